@@ -1,0 +1,1 @@
+"""Gateways to MongoDB and Qdrant, and the Bytewax sources and sinks over them."""

@@ -1,0 +1,130 @@
+"""The narrow interface that Syncline needs of a vector store, and nothing more.
+
+Implemented by `qdrant_edge` (the engine in this process), `qdrant` (a server, or the client's
+local mode) and `memory` (for unit tests). One contract suite, `tests/contract/test_store.py`,
+runs over all of them. Domain meaning (entries, floors, positions) lives above, in `index`.
+
+Errors: `Unavailable` when the store does not answer now, `Misconfigured` when a person must act.
+Threads: all calls may come from several threads at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from models.conditions import Condition
+
+Dense = npt.NDArray[np.float32]
+FieldType = Literal["keyword", "integer", "float", "bool", "datetime"]
+
+
+class Sparse(NamedTuple):
+    """A sparse vector: distinct indices (u32) and their weights, equally many."""
+
+    indices: Sequence[int]
+    values: Sequence[float]
+
+
+class Point(NamedTuple):
+    """A point to write. `dense` (dimension,) float32 and `sparse` both absent: vectorless."""
+
+    id: str
+    payload: Mapping[str, Any]
+    dense: Dense | None = None
+    sparse: Sparse | None = None
+
+
+class Stored(NamedTuple):
+    """A point as read back. `dense` only where it was asked for; `score` only from `query`."""
+
+    id: str
+    payload: Mapping[str, Any]
+    dense: Dense | None = None
+    score: float = 0.0
+
+
+class Conditional(NamedTuple):
+    """Points that are written where no point of that id exists or `only_if` holds for it.
+
+    A refusal is silent: read back to know.
+    """
+
+    points: Sequence[Point]
+    only_if: Condition
+
+
+class Store(Protocol):
+    """One collection of points in a vector store."""
+
+    def create(self, dimension: int) -> bool:
+        """Make sure that the collection exists: cosine `dense`, IDF-weighted sparse `bm25`.
+
+        True if it was made now. Raises `Misconfigured` if one of another dimension exists.
+        """
+
+    def exists(self) -> bool:
+        """Whether the collection exists. Creates nothing."""
+
+    def create_field_index(self, path: tuple[str, ...], field_type: FieldType) -> None:
+        """Index a payload field; twice is once."""
+
+    def field_indexes(self) -> Mapping[tuple[str, ...], FieldType]:
+        """The payload fields that are indexed."""
+
+    def upsert(self, points: Sequence[Point]) -> None:
+        """Write whole points, vectors and payload. Returned: stored. Again: no change."""
+
+    def upsert_conditionally(self, writes: Sequence[Conditional]) -> None:
+        """Write each group under its condition, in order."""
+
+    def set_payload(self, ids: Sequence[str], payload: Mapping[str, Any]) -> None:
+        """Replace these top-level payload keys of existing points; unknown ids are passed over."""
+
+    def set_sparse(self, sparse: Mapping[str, Sparse]) -> None:
+        """Replace the sparse vector of existing points."""
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """Remove points; unknown ids are passed over."""
+
+    def delete_where(self, condition: Condition) -> None:
+        """Remove all points for which `condition` holds."""
+
+    def retrieve(
+        self, ids: Sequence[str], *, payload: bool | Sequence[str] = True, dense: bool = False
+    ) -> list[Stored]:
+        """The points that exist among `ids`, in no order. `payload` may name top-level keys."""
+
+    def scroll(
+        self,
+        condition: Condition,
+        *,
+        limit: int,
+        after: str | None = None,
+        payload: bool | Sequence[str] = True,
+        dense: bool = False,
+    ) -> tuple[list[Stored], str | None]:
+        """A page of the points for which `condition` holds, by id; and `after` of the next."""
+
+    def count(self, condition: Condition) -> int:
+        """How many points there are for which `condition` holds, exactly."""
+
+    def query(
+        self,
+        *,
+        dense: Dense | None,
+        sparse: Sparse | None,
+        condition: Condition | None,
+        limit: int,
+    ) -> list[Stored]:
+        """The nearest points, best first: by cosine, by BM25, or by RRF of both where both are
+        given. Payload whole, no vectors. An empty sparse vector finds nothing."""
+
+    def flush(self) -> None:
+        """Make all acknowledged writes survive a power cut."""
+
+    def close(self) -> None:
+        """Release the store; afterwards no call is allowed."""

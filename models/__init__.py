@@ -1,0 +1,1 @@
+"""Records and their codecs: what flows through Syncline, without I/O."""

@@ -1,0 +1,108 @@
+"""Names of things: document keys, canonical ids, point ids.
+
+`_id`s are canonicalised through MongoDB's relaxed Extended JSON. A point id is a uuid5, so that
+the same thing has the same id in every run, process and machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from typing import Any
+
+from bson import json_util
+
+from models.records import Key
+
+_NAMESPACE = uuid.UUID("5f0c9f5e-7d0b-5b8e-9d43-0a5f6f1c7a11")
+_RELAXED = json_util.RELAXED_JSON_OPTIONS
+_CANONICAL = json_util.CANONICAL_JSON_OPTIONS
+
+
+def encode_id(bson_id: Any) -> str:
+    """`_id` as relaxed Extended JSON; a string keeps its quotes, so that "7" is not 7."""
+    return json_util.dumps(bson_id, json_options=_RELAXED, ensure_ascii=False)
+
+
+def encode_cursor_id(bson_id: Any) -> str:
+    """`_id` as canonical Extended JSON, which keeps the exact BSON type for a later query."""
+    return json_util.dumps(bson_id, json_options=_CANONICAL, ensure_ascii=False)
+
+
+def decode_id(text: str) -> Any:
+    """The BSON value of either form of Extended JSON. Raises ValueError if it is none."""
+    try:
+        return json_util.loads(text, json_options=_CANONICAL)
+    except (TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"not Extended JSON: {text!r}") from error
+
+
+def key_of(collection: str, bson_id: Any) -> Key:
+    """The key of a source document."""
+    return Key(collection, encode_id(bson_id))
+
+
+def public_id(key: Key) -> str:
+    """`_id` as users see it: a plain string for a string, else relaxed Extended JSON."""
+    value = json.loads(key.id)
+    return value if isinstance(value, str) else key.id
+
+
+def key_from_path(collection: str, text: str) -> Key:
+    """The key that a user means by `text` (inverse of `public_id`, as far as it can be).
+
+    Extended JSON where it reads as such (a string `_id` that does needs quotes), else a plain
+    string `_id`.
+    """
+    try:
+        return key_of(collection, decode_id(text))
+    except ValueError:
+        return key_of(collection, text)
+
+
+def key_text(key: Key) -> str:
+    """One string for a key, as it is stored."""
+    return f"{key.collection}/{key.id}"
+
+
+def entry_id(key: Key) -> str:
+    """Point id of a document's entry."""
+    return _uuid("entry", key_text(key))
+
+
+def floor_id(collection: str) -> str:
+    """Point id of a collection's floor."""
+    return _uuid("floor", collection)
+
+
+def single_id(name: str) -> str:
+    """Point id of something there is one of: the position, the recipe."""
+    return _uuid("single", name)
+
+
+def chunk_hash(model_input: str) -> str:
+    """32 hex digits naming exactly what the model reads."""
+    return digest(model_input)
+
+
+def chunk_id(key: Key, input_hash: str, occurrence: int) -> str:
+    """Point id of a chunk: the document, the hash of its input, n-th (0..) such chunk in it.
+
+    Never from the text alone: two documents may share a paragraph.
+    """
+    return _uuid("chunk", f"{input_hash}/{occurrence}/{key_text(key)}")
+
+
+def digest(*texts: str | bytes) -> str:
+    """32 hex digits of BLAKE2b over the texts, each preceded by its length."""
+    state = hashlib.blake2b(digest_size=16)
+    for text in texts:
+        raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+        state.update(len(raw).to_bytes(8, "big"))
+        state.update(raw)
+    return state.hexdigest()
+
+
+def _uuid(kind: str, name: str) -> str:
+    return str(uuid.uuid5(_NAMESPACE, f"{kind}:{name}"))

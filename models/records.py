@@ -1,0 +1,203 @@
+"""What flows through Syncline: changes, documents, blocks, chunks, entries, positions.
+
+All records are frozen. A *change* is one event about one document (or one collection), with a
+*version*; the *entry* is what the index knows about one source document; a *position* says where
+the source reads next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+ALL_COLLECTIONS = "*"
+"""The collection name of a floor that holds for every collection (never a MongoDB name)."""
+
+
+class Version(NamedTuple):
+    """`(seconds, increment)` of cluster time, and n-th event of that cluster time.
+
+    Compared as a tuple in code and stored as three integers: Qdrant compares ranges as 64-bit
+    floats, in which a packed integer would lose its low bits.
+    """
+
+    seconds: int
+    increment: int
+    n: int = 0
+
+
+class Timestamp(NamedTuple):
+    """A cluster time, without the count within it. `str()` gives `"<seconds>.<increment>"`."""
+
+    seconds: int
+    increment: int
+
+    def __str__(self) -> str:
+        return f"{self.seconds}.{self.increment}"
+
+
+class Record(BaseModel):
+    """Base of all records: frozen, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class Key(NamedTuple):
+    """Names one source document: collection and `_id` as canonical JSON (see `models.ids`)."""
+
+    collection: str
+    id: str
+
+
+# --- changes ----------------------------------------------------------------------------------
+
+
+class Upsert(Record):
+    """A document as it is at (or after) `version`. `fields` is the BSON document as read."""
+
+    key: Key
+    version: Version
+    fields: Mapping[str, Any]
+
+
+class Delete(Record):
+    """A document that is gone at `version`."""
+
+    key: Key
+    version: Version
+
+
+class Floor(Record):
+    """Below `version` nothing of `collection` counts any more (drop, rename, new snapshot).
+
+    A collection's own floor hides what lies below it at once; the floor of `ALL_COLLECTIONS`
+    stands for a new snapshot: it guards, and hides nothing until it is swept.
+    """
+
+    collection: str
+    version: Version
+    swept: bool = False
+
+
+Change = Upsert | Delete | Floor
+
+
+# --- documents --------------------------------------------------------------------------------
+
+ContentType = Literal["text", "markdown", "html", "pdf", "docx"]
+Scalar = str | int | float | bool
+
+
+class Part(Record):
+    """One piece of a document's content: text, or the bytes of a binary format."""
+
+    content_type: ContentType
+    content: str | bytes
+
+
+class Document(Record):
+    """What the mapping makes of a MongoDB document."""
+
+    key: Key
+    title: str
+    parts: tuple[Part, ...]
+    metadata: Mapping[str, Any]
+    """JSON values only: scalars, lists of scalars, objects of these. Dates are RFC 3339 UTC."""
+
+
+class Block(Record):
+    """One structural piece of cleaned text: a heading, paragraph, list item, table or code."""
+
+    kind: Literal["heading", "paragraph", "list_item", "table", "code"]
+    text: str
+    level: int = 0
+    """Heading level 1..6, nesting depth (0..) of a list item, else 0."""
+
+
+class Chunk(Record):
+    """A piece of a document, as long as the model can read at once."""
+
+    text: str
+    """What people see and BM25 reads."""
+    input: str
+    """Exactly what the model reads: `text`, with the document's title before the first."""
+    headings: tuple[str, ...] = ()
+    """The headings above this chunk, outermost first: payload, never model input."""
+
+
+# --- what the index knows ---------------------------------------------------------------------
+
+
+class Failure(Record):
+    """Why the newest version of a document is not in the index."""
+
+    step: str
+    reason: str
+    attempts: int = 1
+
+
+class Entry(Record):
+    """What the index knows about one source document: the commit of its last change."""
+
+    key: Key
+    version: Version
+    state: Literal["indexed", "deleted", "failed"]
+    digest: str = ""
+    """Of title and content: equal means that its chunks are the same."""
+    metadata_digest: str = ""
+    chunks: tuple[str, ...] = ()
+    """Point ids of its chunks, in order. A chunk that is not listed here does not exist."""
+    title: str = ""
+    failure: Failure | None = None
+
+
+class Cursor(Record):
+    """How far the snapshot of one collection has been read; `last_id` is canonical JSON."""
+
+    collection: str
+    version: Version
+    last_id: str | None = None
+
+
+class Position(Record):
+    """Where the source reads next, and up to where the index reflects the database."""
+
+    generation: int = 1
+    """Counts snapshots of the whole: 1 for the first."""
+    scope: str
+    """Fingerprint of what is read and how it is mapped; another one needs a new snapshot."""
+    start: Version
+    """The cluster time from which the stream is opened while there is no token."""
+    token: str | None = None
+    """Resume token of the change stream, as canonical JSON; always used with startAfter."""
+    last: Version | None = None
+    """Version of the last event behind `token`; `n` goes on counting from it."""
+    cursors: tuple[Cursor, ...] = ()
+    """Collections whose snapshot is not finished. Empty: the backfill is done."""
+    watermark: Timestamp | None = None
+
+
+class Recipe(Record):
+    """What an index is made of. Another recipe is another index."""
+
+    model: str
+    dimension: int
+    max_tokens: int
+    chunker: str
+    codec: int
+
+
+class ChunkPoint(Record):
+    """A chunk as it is stored, with its vectors."""
+
+    id: str
+    key: Key
+    hash: str
+    chunk: Chunk
+    dense: Any
+    """(dimension,) float32, L2 norm 1."""
+    sparse: tuple[tuple[int, ...], tuple[float, ...]]
+    title: str
+    metadata: Mapping[str, Any]
