@@ -120,14 +120,14 @@ class Chunk(Record):
     """A piece of a document, as long as the model can read at once."""
 
     text: str
-    """What people see and BM25 reads."""
+    """What people see."""
     input: str
-    """Exactly what the model reads: `text`, with the document's title before the first."""
+    """Exactly what the models read, dense and sparse: `text`, the title before the first."""
     headings: tuple[str, ...] = ()
     """The headings above this chunk, outermost first: payload, never model input."""
 
 
-# --- what the index knows ---------------------------------------------------------------------
+# --- what the steps make of a change ------------------------------------------------------------
 
 
 class Failure(Record):
@@ -136,6 +136,42 @@ class Failure(Record):
     step: str
     reason: str
     attempts: int = 1
+
+
+class Revision(Record):
+    """A document on its way into the index; each step fills in what it knows."""
+
+    key: Key
+    version: Version
+    document: Document
+    digest: str
+    metadata_digest: str
+    skip: bool = False
+    """Its text is as its entry knows it, so it need not be cleaned and chunked."""
+    blocks: tuple[Block, ...] | None = None
+    chunks: tuple[Chunk, ...] | None = None
+
+
+class Removal(Record):
+    """A document that is to leave the index: deleted, or no longer included."""
+
+    key: Key
+    version: Version
+
+
+class Failed(Record):
+    """A document whose newest version could not be prepared."""
+
+    key: Key
+    version: Version
+    failure: Failure
+
+
+Item = Revision | Removal | Failed | Floor
+"""What the steps hand on."""
+
+
+# --- what the index knows ---------------------------------------------------------------------
 
 
 class Entry(Record):
@@ -199,5 +235,4 @@ class ChunkPoint(Record):
     dense: Any
     """(dimension,) float32, L2 norm 1."""
     sparse: tuple[tuple[int, ...], tuple[float, ...]]
-    title: str
     metadata: Mapping[str, Any]

@@ -1,0 +1,1 @@
+"""Dataflows: the only place where sources, steps and the index meet."""
