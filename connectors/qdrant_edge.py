@@ -26,7 +26,7 @@ from connectors.qdrant_edge_requests import (
     to_point,
     to_query,
     to_selector,
-    to_sparse,
+    to_sparse_updates,
     to_vectors,
 )
 from connectors.store import Conditional, Dense, FieldType, Point, Sparse, Stored
@@ -90,8 +90,8 @@ class EdgeStore:
 
     def set_sparse(self, sparse: Mapping[str, Sparse]) -> None:
         with self._writing, _translated(self._path):
-            present = [str(record.id) for record in self._shard.retrieve(list(sparse), False, False)]
-            vectors = [edge.PointVectors(id, {"bm25": to_sparse(sparse[id])}) for id in present]
+            present = self._shard.retrieve(list(sparse), False, False)
+            vectors = to_sparse_updates({str(p.id): sparse[str(p.id)] for p in present})
             if vectors:
                 self._shard.update(edge.UpdateOperation.update_vectors(vectors))
 

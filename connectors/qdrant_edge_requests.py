@@ -10,8 +10,8 @@ import numpy as np
 import qdrant_edge as edge
 
 from connectors.paths import json_path
-from connectors.store import Dense, FieldType, Point, Sparse, Stored
-from models.conditions import All, Condition, DatetimeRange, Either, Match, Not, Range
+from connectors.store import RRF_K, Dense, FieldType, Point, Sparse, Stored, prefetch_limit
+from models.conditions import All, Condition, DatetimeRange, Either, Match, Not, Range, can_match
 from syncline.errors import Rejected
 
 SCHEMAS: Mapping[FieldType, edge.PayloadSchemaType] = {
@@ -21,8 +21,6 @@ SCHEMAS: Mapping[FieldType, edge.PayloadSchemaType] = {
     "bool": edge.PayloadSchemaType.Bool,
     "datetime": edge.PayloadSchemaType.Datetime,
 }
-_RRF_K = 60
-"""The constant of Cormack, Clarke and Büttcher 2009, "Reciprocal Rank Fusion ..."."""
 
 
 def to_config(dimension: int) -> edge.EdgeConfig:
@@ -47,6 +45,10 @@ def to_point(point: Point) -> edge.Point:
 
 def to_sparse(sparse: Sparse) -> edge.SparseVector:
     return edge.SparseVector(list(sparse.indices), list(sparse.values))
+
+
+def to_sparse_updates(sparse: Mapping[str, Sparse]) -> list[edge.PointVectors]:
+    return [edge.PointVectors(id, {"bm25": to_sparse(one)}) for id, one in sparse.items()]
 
 
 def to_filter(condition: Condition) -> edge.Filter:
@@ -74,8 +76,9 @@ def to_filter(condition: Condition) -> edge.Filter:
 
 def to_matches(values: Sequence[str | int | bool]) -> list[edge.MatchAny | edge.MatchValue]:
     """One match a type, since the engine's any-of is of one type and knows no booleans."""
+    values = [value for value in values if can_match(value)]
     keywords = [value for value in values if isinstance(value, str)]
-    integers = [v for v in values if isinstance(v, int) and not isinstance(v, bool)]
+    integers = [v for v in values if type(v) is int]
     matches: list[edge.MatchAny | edge.MatchValue] = []
     if keywords:
         matches.append(edge.MatchAny(any=keywords))
@@ -98,11 +101,11 @@ def to_query(
         return None
     if dense is None or sparse is None:
         return edge.QueryRequest(limit=limit, query=ways[0], filter=only, with_payload=True)
-    depth = max(4 * limit, 50)
+    depth = prefetch_limit(limit)
     return edge.QueryRequest(
         limit=limit,
         # The engine's stubs do not make `Rrf` a `Fusion`; at run time it is one.
-        query=edge.Fusion.Rrf(_RRF_K),  # type: ignore[arg-type]
+        query=edge.Fusion.Rrf(RRF_K),  # type: ignore[arg-type]
         prefetches=[edge.Prefetch(limit=depth, query=way, filter=only) for way in ways],
         with_payload=True,
     )

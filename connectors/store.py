@@ -21,6 +21,18 @@ from models.conditions import Condition
 Dense = npt.NDArray[np.float32]
 FieldType = Literal["keyword", "integer", "float", "bool", "datetime"]
 
+RRF_K = 60
+"""Cormack, Clarke and Büttcher, "Reciprocal Rank Fusion ...", SIGIR 2009: their constant."""
+
+
+def prefetch_limit(limit: int) -> int:
+    """How many points of each ranking are fused to find the best `limit` of both.
+
+    A point beyond it in one ranking gets nothing from that one: at 4 times the limit such a
+    point can hardly reach the top; 50 keeps short answers from depending on it.
+    """
+    return max(4 * limit, 50)
+
 
 class Sparse(NamedTuple):
     """A sparse vector: distinct indices (u32) and their weights, equally many."""
@@ -82,7 +94,9 @@ class Store(Protocol):
         """Write each group under its condition, in order."""
 
     def set_payload(self, ids: Sequence[str], payload: Mapping[str, Any]) -> None:
-        """Replace these top-level payload keys of existing points; unknown ids are passed over."""
+        """Replace these top-level payload keys of existing points; unknown ids are passed over.
+
+        A null value removes its key."""
 
     def set_sparse(self, sparse: Mapping[str, Sparse]) -> None:
         """Replace the sparse vector of existing points."""
@@ -107,7 +121,11 @@ class Store(Protocol):
         payload: bool | Sequence[str] = True,
         dense: bool = False,
     ) -> tuple[list[Stored], str | None]:
-        """A page of the points for which `condition` holds, by id; and `after` of the next."""
+        """A page of the points for which `condition` holds, in the order of their ids.
+
+        Also the `after` of the next page, None on the last. It is a bound, not a point: points
+        may come and go between pages, and each that stays is seen exactly once.
+        """
 
     def count(self, condition: Condition) -> int:
         """How many points there are for which `condition` holds, exactly."""
@@ -121,7 +139,7 @@ class Store(Protocol):
         limit: int,
     ) -> list[Stored]:
         """The nearest points, best first: by cosine, by BM25, or by RRF of both where both are
-        given. Payload whole, no vectors. An empty sparse vector finds nothing."""
+        given (k = `RRF_K`). Payload whole, no vectors. An empty sparse vector finds nothing."""
 
     def flush(self) -> None:
         """Make all acknowledged writes survive a power cut."""

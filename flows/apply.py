@@ -11,6 +11,7 @@ kept, so the restart does not embed them again. While the index is away it waits
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
@@ -124,8 +125,8 @@ class Applier:
 
     def _complete(self, change: Change, entry: Any) -> Change:
         """A revision that was taken for unchanged, but whose entry moved since, is chunked now."""
-        if isinstance(change, Revision) and change.chunks is None:
-            return change if is_unchanged(change, entry) else self._prepare(change)
+        if isinstance(change, Revision) and change.skip and not is_unchanged(change, entry):
+            return self._prepare(change)
         return change
 
     def _groups(self, plans: Sequence[Plan]) -> Iterator[list[Plan]]:
@@ -153,8 +154,22 @@ class Applier:
         lost = self._index.commit([plan.entry for plan in plans])
         kept = [plan for plan in plans if plan.entry.key not in lost]
         self._index.delete([point_id for plan in kept for point_id in plan.removed])
-        self._telemetry.applied([plan.entry for plan in kept], sum(p.unchanged for p in kept))
+        self._tell(kept)
         return lost
+
+    def _tell(self, plans: Sequence[Plan]) -> None:
+        outcomes = Counter("unchanged" if p.unchanged else p.entry.state for p in plans)
+        failures = [p.entry for p in plans if p.entry.state == "failed"]
+        del outcomes["failed"]
+        self._telemetry.applied(outcomes)
+        for entry in failures:
+            if entry.failure is not None:
+                self._telemetry.failed(
+                    collection=entry.key.collection,
+                    document_id=entry.key.id,
+                    step=entry.failure.step,
+                    reason=entry.failure.reason,
+                )
 
     def _embed(self, new: Sequence[NewChunk]) -> dict[Key, Rejected]:
         """Embed and store what is not stored yet; returns the documents that the model refuses."""
@@ -177,6 +192,7 @@ class Applier:
             waiting.setdefault(chunk.hash, []).append(chunk)
         hashes = list(inputs)
         rejected: dict[Key, Rejected] = {}
+        left = len(hashes)
         for indices, vectors in self._embedder.embed_batches(list(inputs.values())):
             self._telemetry.embedded(len(indices))
             for index, vector in zip(indices, vectors, strict=True):
@@ -187,7 +203,8 @@ class Applier:
             good = [(i, v) for i, v in zip(indices, vectors, strict=True) if v is not None]
             pairs = [(chunk, v) for i, v in good for chunk in waiting[hashes[i]]]
             self._put([chunk for chunk, _ in pairs], [v for _, v in pairs])
-            if self._control.stop_requested:
+            left -= len(indices)
+            if left and self._control.stop_requested:
                 raise Stopped("a stop was asked for while embedding")
         return rejected
 

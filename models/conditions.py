@@ -8,16 +8,20 @@ Field paths are tuples of names, so that a name may contain a dot.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
-from models.records import Record, Scalar
+from models.records import Record
 
 Path = tuple[str, ...]
 
 
 class Match(Record):
-    """The field, or one item of it if it is a list, equals one of `values`."""
+    """The field, or one item of it if it is a list, equals one of `values`, in type as well.
+
+    5.0 is not 5, and an integer beyond 64 bits signed equals nothing: the engine compares
+    integers of that size, and no floats.
+    """
 
     path: Path
     values: tuple[str | int | bool, ...]
@@ -74,7 +78,12 @@ def holds(condition: Condition, payload: Mapping[str, Any]) -> bool:
         case Not(condition=part):
             return not holds(part, payload)
         case Match(path=path, values=values):
-            return any(_same(item, value) for item in _items(payload, path) for value in values)
+            return any(
+                _same(item, value)
+                for item in _items(payload, path)
+                for value in values
+                if can_match(value)
+            )
         case Range():
             numbers = [i for i in _items(payload, condition.path) if _is_number(i)]
             return any(_within(float(number), condition) for number in numbers)
@@ -85,7 +94,6 @@ def holds(condition: Condition, payload: Mapping[str, Any]) -> bool:
 
 def parse_date(text: str) -> datetime | None:
     """An RFC 3339 date or date-time, or None. Without a zone it is UTC."""
-    from datetime import timezone
 
     if len(text) < 10 or text[4] != "-" or text[7] != "-":
         return None
@@ -93,7 +101,7 @@ def parse_date(text: str) -> datetime | None:
         date = datetime.fromisoformat(text)
     except ValueError:
         return None
-    return date if date.tzinfo else date.replace(tzinfo=timezone.utc)
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
 def _items(payload: Mapping[str, Any], path: Path) -> Sequence[Any]:
@@ -105,8 +113,15 @@ def _items(payload: Mapping[str, Any], path: Path) -> Sequence[Any]:
     return value if isinstance(value, (list, tuple)) else (value,)
 
 
-def _same(item: Any, value: Scalar) -> bool:
-    return isinstance(item, bool) == isinstance(value, bool) and bool(item == value)
+def _same(item: Any, value: str | int | bool) -> bool:
+    return type(item) is type(value) and bool(item == value)
+
+
+def can_match(value: str | int | bool) -> bool:
+    """Whether a stored value can equal `value`: integers of 64 bits signed, valid Unicode."""
+    if isinstance(value, str):
+        return not any("\ud800" <= character <= "\udfff" for character in value)
+    return -(2**63) <= value < 2**63
 
 
 def _is_number(item: Any) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from datetime import date, datetime, time, timezone
+from datetime import UTC, date, datetime, time
 from typing import Any
 
 from models.conditions import All, Condition, DatetimeRange, Either, Match, Path, Range, parse_date
@@ -131,7 +131,7 @@ def _int64(field: str, value: int) -> int:
 def _instant(value: date) -> datetime:
     """TOML has dates and times of its own; without a zone they are UTC."""
     moment = value if isinstance(value, datetime) else datetime.combine(value, time())
-    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _shown(value: Any) -> str:

@@ -12,22 +12,35 @@ import uuid
 from typing import Any
 
 from bson import json_util
+from bson.binary import UuidRepresentation
+from bson.codec_options import DatetimeConversion
 
 from models.records import Key
 
 _NAMESPACE = uuid.UUID("5f0c9f5e-7d0b-5b8e-9d43-0a5f6f1c7a11")
-_RELAXED = json_util.RELAXED_JSON_OPTIONS
-_CANONICAL = json_util.CANONICAL_JSON_OPTIONS
+
+
+def _options(mode: json_util.JSONMode) -> json_util.JSONOptions:
+    return json_util.JSONOptions(
+        json_mode=mode,
+        uuid_representation=UuidRepresentation.STANDARD,
+        datetime_conversion=DatetimeConversion.DATETIME_AUTO,
+        tz_aware=True,
+    )
+
+
+_RELAXED = _options(json_util.JSONMode.RELAXED)
+_CANONICAL = _options(json_util.JSONMode.CANONICAL)
 
 
 def encode_id(bson_id: Any) -> str:
     """`_id` as relaxed Extended JSON; a string keeps its quotes, so that "7" is not 7."""
-    return json_util.dumps(bson_id, json_options=_RELAXED, ensure_ascii=False)
+    return _dumps(bson_id, _RELAXED)
 
 
 def encode_cursor_id(bson_id: Any) -> str:
     """`_id` as canonical Extended JSON, which keeps the exact BSON type for a later query."""
-    return json_util.dumps(bson_id, json_options=_CANONICAL, ensure_ascii=False)
+    return _dumps(bson_id, _CANONICAL)
 
 
 def decode_id(text: str) -> Any:
@@ -102,6 +115,12 @@ def digest(*texts: str | bytes) -> str:
         state.update(len(raw).to_bytes(8, "big"))
         state.update(raw)
     return state.hexdigest()
+
+
+def _dumps(bson_id: Any, options: json_util.JSONOptions) -> str:
+    text = json_util.dumps(bson_id, json_options=options, ensure_ascii=False)
+    # Broken UTF-8 arrives as lone surrogates, which only JSON's own escapes can carry.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _uuid(kind: str, name: str) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-
-from models.records import Entry
 
 _log = structlog.get_logger("syncline")
 
@@ -38,23 +36,22 @@ class Telemetry:
             for name, text in _GAUGES.items()
         }
 
-    def applied(self, entries: Sequence[Entry], unchanged: int) -> None:
-        """A group of documents was committed, `unchanged` of them without any difference."""
-        self.skipped_total += unchanged
-        self._documents.labels("unchanged").inc(unchanged)
-        for state in ("indexed", "deleted"):
-            count = sum(entry.state == state for entry in entries)
-            self._documents.labels(state).inc(count)
-        for entry in entries:
-            if entry.state == "failed" and entry.failure:
-                self._documents.labels("failed").inc()
-                _log.warning(
-                    "document_failed",
-                    collection=entry.key.collection,
-                    document_id=entry.key.id[:200],
-                    step=entry.failure.step,
-                    reason=entry.failure.reason[:500],
-                )
+    def applied(self, outcomes: Mapping[str, int]) -> None:
+        """A group of documents was committed: outcome (indexed, deleted, ...) -> how many."""
+        for outcome, count in outcomes.items():
+            self._documents.labels(outcome).inc(count)
+        self.skipped_total += outcomes.get("unchanged", 0)
+
+    def failed(self, *, collection: str, document_id: str, step: str, reason: str) -> None:
+        """A document could not be indexed; its last good version stays."""
+        self._documents.labels("failed").inc()
+        _log.warning(
+            "document_failed",
+            collection=collection,
+            document_id=document_id[:200],
+            step=step,
+            reason=reason[:500],
+        )
 
     def stale(self, count: int) -> None:
         """Changes were dropped because something newer is already known."""

@@ -68,7 +68,7 @@ def plan_revision(
     revision: Revision, entry: Entry | None, stored: Mapping[str, StoredChunk]
 ) -> Plan:
     """`stored` holds every point of this document, listed or not; ignored where not chunked."""
-    if revision.chunks is None:
+    if revision.skip or revision.chunks is None:
         return _plan_same_text(revision, entry)
     identified = identify(revision.key, revision.chunks)
     metadata = revision.document.metadata

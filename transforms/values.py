@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 from bson import Decimal128, ObjectId
 from bson.binary import UUID_SUBTYPE, Binary
 from bson.datetime_ms import DatetimeMS
 from bson.errors import InvalidBSON
 from bson.timestamp import Timestamp
-from uuid import UUID
 
 from models.records import Scalar
 
@@ -85,7 +85,7 @@ def json_object(
 def _date(value: datetime | DatetimeMS | Timestamp) -> str | None:
     try:
         moment = value if isinstance(value, datetime) else value.as_datetime()
-        moment = moment.astimezone(timezone.utc) if moment.tzinfo else moment
+        moment = moment.astimezone(UTC) if moment.tzinfo else moment
     except (InvalidBSON, OverflowError, ValueError):
         return None
     precision = "milliseconds" if moment.microsecond else "seconds"

@@ -1,0 +1,214 @@
+"""Gateway to MongoDB: connecting, checks before the start, cluster time, resume tokens.
+
+Documents are always decoded through `database()`, so that every part sees the same values.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import bson
+from bson.binary import UuidRepresentation
+from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.errors import InvalidBSON
+from bson.timestamp import Timestamp as BsonTimestamp
+from pymongo import MongoClient
+from pymongo.database import Database
+from pymongo.errors import PyMongoError
+from pymongo.read_concern import ReadConcern
+from pymongo.read_preferences import ReadPreference
+
+from connectors.mongo_errors import SERVICE, translate, translated
+from models.records import Record, Timestamp
+from syncline.errors import Misconfigured
+
+__all__ = [
+    "SERVICE",
+    "Client",
+    "Fields",
+    "MongoScope",
+    "check",
+    "cluster_time",
+    "connect",
+    "database",
+    "decode",
+    "list_collections",
+    "token_time",
+    "translate",
+    "translated",
+]
+
+Fields = dict[str, Any]
+Client = MongoClient[Fields]
+
+SERVER_SELECTION_SECONDS = 2.0
+"""Waiting is done by our own retry, which a stop interrupts and `/readyz` shows; a failover simply
+takes several tries."""
+
+
+class MongoScope(Record):
+    """What is read: one database, all of it or some collections, whole documents or most of them."""
+
+    database: str
+    collections: tuple[str, ...] = ()
+    """Empty: every collection of the database, also those to come."""
+    exclude_fields: tuple[str, ...] = ()
+    """Dotted paths of fields that the server leaves out before a document travels."""
+
+    def includes(self, collection: str) -> bool:
+        """Whether a collection is read. Those of the server itself never are."""
+        if collection.startswith("system."):
+            return False
+        return not self.collections or collection in self.collections
+
+
+def connect(
+    uri: str, *, app_name: str, server_selection_seconds: float = SERVER_SELECTION_SECONDS
+) -> Client:
+    """A client with majority read concern, aware dates and standard UUIDs; opens nothing yet.
+
+    Raises `Misconfigured` if `uri` cannot be used.
+    """
+    # A URI that names its UUIDs' representation (of an old C# or Java driver) knows better.
+    named = "uuidrepresentation=" in uri.lower()
+    uuids: Fields = {} if named else {"uuidRepresentation": "standard"}
+    try:
+        return MongoClient(
+            uri,
+            appname=app_name,
+            tz_aware=True,
+            datetime_conversion="DATETIME_AUTO",
+            readConcernLevel="majority",
+            serverSelectionTimeoutMS=int(server_selection_seconds * 1000),
+            **uuids,
+        )
+    except (PyMongoError, ValueError, TypeError) as error:
+        raise Misconfigured(
+            f"mongo.uri is not a usable MongoDB address: {error}",
+            "write mongodb://host:port/?replicaSet=name or mongodb+srv://...",
+        ) from error
+
+
+def database(client: Client, name: str) -> Database[Fields]:
+    """A database whose documents are decoded as Syncline does it everywhere.
+
+    Broken UTF-8 becomes lone surrogates, dates out of Python's range become `DatetimeMS`: nothing
+    that is stored can stop a whole batch. Reads go to the primary, as the change stream does.
+    """
+    options: CodecOptions[Fields] = client.codec_options.with_options(
+        tz_aware=True,
+        unicode_decode_error_handler="surrogateescape",
+        datetime_conversion=DatetimeConversion.DATETIME_AUTO,
+    )
+    return client.get_database(
+        name,
+        codec_options=options,
+        read_preference=ReadPreference.PRIMARY,
+        read_concern=ReadConcern("majority"),
+    )
+
+
+def decode(raw: bytes, options: CodecOptions[Fields]) -> Fields:
+    """One BSON document. UUIDs of a wrong length, which the driver refuses, stay binary values."""
+    try:
+        return bson.decode(raw, options)
+    except InvalidBSON:
+        lenient = options.with_options(uuid_representation=UuidRepresentation.UNSPECIFIED)
+        return bson.decode(raw, lenient)
+
+
+# --- checks ---------------------------------------------------------------------------------------
+
+
+def check(client: Client, scope: MongoScope) -> None:
+    """Make sure that `scope` can be followed, before anything starts.
+
+    Raises `Misconfigured` with the remedy (no replica set, missing rights, a view, ...) or
+    `Unavailable` when no server answers.
+    """
+    with translated():
+        _check_topology(client.admin.command("hello"))
+        _check_views(client, scope)
+        source = database(client, scope.database)
+        source.command("find", _any_collection(scope), limit=1, singleBatch=True)
+        with source.watch(max_await_time_ms=1) as stream:
+            stream.try_next()
+
+
+def _check_topology(hello: Mapping[str, Any]) -> None:
+    if "setName" not in hello and hello.get("msg") != "isdbgrid":
+        raise Misconfigured(
+            "this MongoDB server is standalone, and only a replica set has change streams",
+            "start mongod with --replSet rs0 and run rs.initiate() once (one member is enough)",
+        )
+
+
+def _check_views(client: Client, scope: MongoScope) -> None:
+    for name, kind in _collection_types(client, scope.database).items():
+        if name in scope.collections and kind != "collection":
+            raise Misconfigured(
+                f"mongo.collections: {name!r} is a {kind}, which has no change stream",
+                "name the collection behind it",
+            )
+
+
+def list_collections(client: Client, scope: MongoScope) -> list[str]:
+    """The collections that exist now and are read, by name; no views, no time series."""
+    with translated():
+        types = _collection_types(client, scope.database)
+    return sorted(n for n, kind in types.items() if kind == "collection" and scope.includes(n))
+
+
+def _collection_types(client: Client, name: str) -> dict[str, str]:
+    found = client[name].list_collections(nameOnly=True, authorizedCollections=True)
+    return {info["name"]: info.get("type", "collection") for info in found}
+
+
+def _any_collection(scope: MongoScope) -> str:
+    """A collection that may be asked for, whether it exists or not."""
+    return scope.collections[0] if scope.collections else "syncline"
+
+
+# --- time -----------------------------------------------------------------------------------------
+
+
+def cluster_time(client: Client, scope: MongoScope) -> Timestamp:
+    """The cluster time that a majority of the servers has committed."""
+    with translated():
+        # A read under majority concern reports the time of the snapshot it was answered from.
+        reply = database(client, scope.database).command(
+            "find",
+            _any_collection(scope),
+            limit=1,
+            singleBatch=True,
+            projection={"_id": 1},
+            readConcern={"level": "majority"},
+        )
+    return timestamp(reply["operationTime"])
+
+
+def timestamp(value: BsonTimestamp) -> Timestamp:
+    """A BSON timestamp as ours."""
+    return Timestamp(value.time, value.inc)
+
+
+def token_time(token: Mapping[str, Any]) -> Timestamp | None:
+    """The cluster time within a resume token; None if its format is not known.
+
+    MongoDB's is the hex of a KeyString, which begins with the type byte of a timestamp (0x82) and
+    its seconds and increment, big-endian (src/mongo/db/pipeline/resume_token.cpp); SecantusDB's is
+    the hex of a BSON document. Neither is promised, so callers compare it with real events.
+    """
+    try:
+        raw = bytes.fromhex(token["_data"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    if raw[:1] == b"\x82" and len(raw) >= 9:
+        return Timestamp(*struct.unpack(">II", raw[1:9]))
+    try:
+        value = bson.decode(raw).get("t")
+    except InvalidBSON:
+        return None
+    return timestamp(value) if isinstance(value, BsonTimestamp) else None

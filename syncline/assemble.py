@@ -1,0 +1,129 @@
+"""Puts the parts together as the configuration says: the only place that chooses between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from connectors.index import Index
+from connectors.store import Store
+from models import embedders
+from models.embedders import Embedder
+from models.ids import digest
+from models.points import CODEC_VERSION
+from models.records import Recipe
+from syncline.errors import Misconfigured
+from syncline.settings import Configuration
+from transforms.chunk import Chunker
+
+if TYPE_CHECKING:
+    from pymongo import MongoClient
+
+    from connectors.mongo import MongoScope
+
+
+def open_store(config: Configuration) -> Store:
+    """The Qdrant server at `qdrant.url`, or Qdrant Edge below `local.data_dir`."""
+    if config.qdrant.url:
+        from connectors.qdrant import connect
+
+        return connect(
+            config.qdrant.url,
+            collection=config.qdrant.collection,
+            api_key=config.qdrant.api_key.get_secret_value() or None,
+            timeout_seconds=config.qdrant.timeout_seconds,
+        )
+    from connectors.qdrant_edge import EdgeStore
+
+    return EdgeStore(config.local.data_dir / "index" / config.qdrant.collection)
+
+
+def load_embedder(config: Configuration) -> Embedder:
+    """The configured model. `hash:<dimension>` is a stand-in for tests and measurements."""
+    part = config.embedder
+    if part.model.startswith("hash:"):
+        size = part.model.removeprefix("hash:")
+        if not size.isdigit() or not 8 <= int(size) <= 4096:
+            raise Misconfigured(
+                f"embedder.model = {part.model!r} is no model", "write hash:<8..4096>, or a model"
+            )
+        return embedders.HashEmbedder(dimension=int(size))
+    return embedders.load(
+        part.model, device=part.device, dtype=part.dtype, batch_tokens=part.batch_tokens
+    )
+
+
+def make_chunker(config: Configuration, embedder: Embedder) -> Chunker:
+    """A chunker in the model's own tokens."""
+    wanted = config.chunker.max_tokens
+    if wanted is not None and wanted > embedder.max_tokens:
+        raise Misconfigured(
+            f"chunker.max_tokens = {wanted} is more than {embedder.name} can read "
+            f"({embedder.max_tokens})",
+            f"set it to at most {embedder.max_tokens}, or leave it out",
+        )
+    return Chunker(embedder, wanted or embedder.max_tokens)
+
+
+def make_recipe(embedder: Embedder, chunker: Chunker) -> Recipe:
+    """What an index built with these parts is made of."""
+    return Recipe(
+        model=embedder.name,
+        dimension=embedder.dimension,
+        max_tokens=embedder.max_tokens,
+        chunker=chunker.fingerprint,
+        codec=CODEC_VERSION,
+    )
+
+
+def make_scope(config: Configuration) -> MongoScope:
+    """What is read from MongoDB."""
+    from connectors.mongo import MongoScope
+
+    return MongoScope(
+        database=config.mongo.database,
+        collections=config.mongo.collections,
+        exclude_fields=config.mongo.exclude_fields,
+    )
+
+
+def scope_fingerprint(config: Configuration) -> str:
+    """Names what is read and how it is mapped: when it changes, everything is read again."""
+    rules = {name: rule.model_dump_json() for name, rule in sorted(config.mapping.items())}
+    return digest(
+        config.mongo.database,
+        *sorted(config.mongo.collections),
+        "fields",
+        *sorted(config.mongo.exclude_fields),
+        "rules",
+        *(f"{name}={rule}" for name, rule in rules.items()),
+    )
+
+
+def connect_mongo(uri: str) -> MongoClient[dict[str, Any]]:
+    """A client for a MongoDB; connects when it is first used."""
+    from connectors.mongo import connect
+
+    return connect(uri, app_name="syncline")
+
+
+def open_index(config: Configuration) -> Index:
+    """The index, not yet created or checked."""
+    return Index(open_store(config))
+
+
+def describe(index: Index) -> Mapping[str, Any]:
+    """What the index holds, as `/v1/status` tells it."""
+    counts = index.counts()
+    position = index.position()
+    watermark = position.watermark if position else None
+    return {
+        "documents": {
+            "indexed": counts.indexed,
+            "failed": counts.failed,
+            "deleted": counts.deleted,
+        },
+        "chunks": counts.chunks,
+        "watermark": str(watermark) if watermark else None,
+        "generation": position.generation if position else None,
+    }

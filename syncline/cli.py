@@ -1,0 +1,268 @@
+"""The command line. Results on stdout, everything else on stderr; `--json` where a script reads.
+
+Exit codes: 0 fine, 1 drift or a failed check, 2 bad usage or configuration.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from syncline import __version__, show
+from syncline.errors import Misconfigured, SynclineError
+from syncline.logs import configure_logging
+from syncline.settings import Configuration, load_settings
+
+app = typer.Typer(
+    name="syncline",
+    help="Keeps a Qdrant vector index in line with a MongoDB database, and serves search from it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ConfigFile = Annotated[
+    Optional[Path],  # noqa: UP007  (typer reads it at run time)
+    typer.Option("--config", "-c", help="Settings file. Default: syncline.toml, if there is one."),
+]
+DataDir = Annotated[
+    Optional[Path],  # noqa: UP007
+    typer.Option("--data-dir", help="Where the local parts keep their data (.syncline)."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Url = Annotated[
+    Optional[str],  # noqa: UP007
+    typer.Option("--url", help="Address of a running Syncline. Default: the one of the data dir."),
+]
+HttpPort = Annotated[
+    Optional[int],  # noqa: UP007
+    typer.Option("--http-port", help="Port of the HTTP service; 0 picks a free one."),
+]
+MongoPort = Annotated[
+    Optional[int],  # noqa: UP007
+    typer.Option("--mongo-port", help="Port of the local MongoDB; 0 picks a free one."),
+]
+LogLevel = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")]
+
+
+@app.command()
+def up(
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    mongo_port: MongoPort = None,
+    http_port: HttpPort = None,
+    log_level: LogLevel = "warning",
+) -> None:
+    """Run everything here: local parts where no URL is set, the flow, and the retriever."""
+    from syncline.up import up as run
+
+    settings = _settings(config, data_dir, mongo_port, http_port)
+    configure_logging(log_level)
+    show.starting(settings)
+    run(settings, on_ready=_announce(show.up_is_ready, settings))
+
+
+@app.command()
+def sync(config: ConfigFile = None, log_level: LogLevel = "warning") -> None:
+    """Run the flow alone: keep a Qdrant server in line with MongoDB."""
+    from syncline.up import sync as run
+
+    configure_logging(log_level)
+    settings = load_settings(config)
+    show.starting(settings)
+    run(settings, on_ready=_announce(show.sync_is_ready, settings))
+
+
+@app.command()
+def serve(
+    config: ConfigFile = None, http_port: HttpPort = None, log_level: LogLevel = "warning"
+) -> None:
+    """Run the retriever alone, over a Qdrant server that a flow keeps in line."""
+    from syncline.up import serve as run
+
+    configure_logging(log_level)
+    settings = _settings(config, None, None, http_port)
+    show.starting(settings)
+    run(settings, on_ready=_announce(show.serve_is_ready, settings))
+
+
+@app.command()
+def load(
+    paths: Annotated[
+        Optional[list[Path]],  # noqa: UP007
+        typer.Argument(help="JSONL, Markdown, text and HTML files, or directories of them."),
+    ] = None,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="Python's reference and installed packages' READMEs.")
+    ] = False,
+    collection: Annotated[str, typer.Option(help="Collection that files go to.")] = "documents",
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put documents into MongoDB. What is there already and equal is left alone."""
+    from syncline.loading import load_files, load_sample
+
+    if not paths and not sample:
+        raise typer.BadParameter("name files or directories, or give --sample")
+    settings = _settings(config, data_dir, None, None)
+    configure_logging()
+    reports = [load_sample(settings)] if sample else []
+    if paths:
+        reports.append(load_files(settings, paths, collection))
+    for report in reports:
+        show.loaded(report, as_json=as_json)
+    if any(report.problems for report in reports):
+        raise typer.Exit(1)
+
+
+@app.command()
+def search(
+    query: Annotated[str, typer.Argument(help="What to look for.")],
+    limit: Annotated[int, typer.Option("--limit", "-n", help="1 to 100.")] = 5,
+    mode: Annotated[str, typer.Option(help="hybrid, dense or sparse.")] = "hybrid",
+    filter_: Annotated[
+        Optional[str],  # noqa: UP007
+        typer.Option("--filter", help='As JSON: {"field": value | [values] | {"gte": ...}}.'),
+    ] = None,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search the index of a running Syncline."""
+    from syncline.client import connect
+
+    with connect(_settings(config, data_dir, None, None), url) as client:
+        answer = client.search(query, limit=limit, mode=mode, filter=_filter(filter_))
+    _print_json(answer) if as_json else show.hits(answer)
+
+
+@app.command()
+def status(
+    failed: Annotated[
+        bool, typer.Option("--failed", help="List documents that could not be indexed.")
+    ] = False,
+    limit: Annotated[int, typer.Option(help="How many to list.")] = 100,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """What the index holds and how far it is behind the database."""
+    from syncline.client import connect
+
+    with connect(_settings(config, data_dir, None, None), url) as client:
+        if failed:
+            documents = client.failed(limit)
+            _print_json(documents) if as_json else show.failures(documents)
+        else:
+            facts = client.status()
+            _print_json(facts) if as_json else show.status(facts)
+
+
+@app.command()
+def verify(
+    deep: Annotated[bool, typer.Option("--deep", help="Chunk again and compare ids.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Fix what differs.")] = False,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Whether the index equals the database: exit 0 in sync, 1 drift. Runs while things move."""
+    from syncline.verification import verify_anywhere
+
+    configure_logging()
+    settings = _settings(config, data_dir, None, None)
+    report = verify_anywhere(settings, url=url, deep=deep, repair=repair)
+    _print_json(report) if as_json else show.verified(report)
+    if not report["in_sync"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(config: ConfigFile = None, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Check settings, services and the model, and say what to do about what is wrong."""
+    from syncline.doctor import examine
+
+    configure_logging("error")
+    checks = examine(lambda: _settings(config, data_dir, None, None))
+    _print_json(checks) if as_json else show.checks(checks)
+    if not all(check["ok"] for check in checks):
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    data_dir: Annotated[
+        Optional[Path],  # noqa: UP007
+        typer.Option("--data-dir", help="Keep the data here. Default: a temporary directory."),
+    ] = None,
+) -> None:
+    """A guided tour that ends by itself: load, edit, delete, search, verify."""
+    from syncline.demo import run
+
+    raise typer.Exit(run(data_dir))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+def main() -> None:
+    """Entry point: errors made for people, no tracebacks for a user's mistake."""
+    try:
+        app()
+    except Misconfigured as error:
+        show.problem(error.problem, error.remedy)
+        sys.exit(2)
+    except SynclineError as error:
+        show.problem(str(error), None)
+        sys.exit(1)
+
+
+def _settings(
+    config: Path | None, data_dir: Path | None, mongo_port: int | None, http_port: int | None
+) -> Configuration:
+    return load_settings(
+        config,
+        local={"data_dir": data_dir, "mongo_port": mongo_port},
+        http={"port": http_port},
+    )
+
+
+def _announce(
+    tell: Callable[[Configuration, Mapping[str, Any]], None], settings: Configuration
+) -> Callable[[Mapping[str, Any]], None]:
+    def announce(facts: Mapping[str, Any]) -> None:
+        tell(settings, facts)
+        print(json.dumps(facts), flush=True)
+
+    return announce
+
+
+def _filter(text: str | None) -> dict[str, Any]:
+    try:
+        value = json.loads(text) if text else {}
+    except json.JSONDecodeError as error:
+        raise typer.BadParameter(f"--filter is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise typer.BadParameter("--filter must be a JSON object")
+    return value
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False, default=str))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""`syncline doctor`: each thing that has to be right, checked by itself, with its remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from syncline.errors import Misconfigured, SynclineError
+from syncline.runtime import find_running
+from syncline.settings import Configuration
+
+
+def examine(load: Callable[[], Configuration]) -> list[dict[str, Any]]:
+    """One dict a check: name, ok, detail, remedy. Later checks need the settings."""
+    found: list[dict[str, Any]] = []
+    settings: list[Configuration] = []
+
+    def settled() -> str:
+        settings.append(load())
+        return "read and valid"
+
+    found.append(_check("settings", settled))
+    if settings:
+        for name, probe in (
+            ("model", _model),
+            ("mongodb", _mongo),
+            ("qdrant", _qdrant),
+        ):
+            found.append(_check(name, lambda probe=probe: probe(settings[0])))  # type: ignore[misc]
+    return found
+
+
+def _check(name: str, probe: Callable[[], str]) -> dict[str, Any]:
+    try:
+        return {"name": name, "ok": True, "detail": probe(), "remedy": None}
+    except Misconfigured as error:
+        return {"name": name, "ok": False, "detail": error.problem, "remedy": error.remedy}
+    except SynclineError as error:
+        return {"name": name, "ok": False, "detail": str(error), "remedy": None}
+
+
+def _model(config: Configuration) -> str:
+    from syncline.assemble import load_embedder, make_chunker
+
+    embedder = load_embedder(config)
+    make_chunker(config, embedder)
+    return f"{embedder.name}, {embedder.dimension} dimensions, {embedder.max_tokens} tokens"
+
+
+def _mongo(config: Configuration) -> str:
+    from connectors.mongo import check
+    from syncline.assemble import connect_mongo, make_scope
+
+    uri = config.mongo.uri.get_secret_value()
+    running = find_running(config.local.data_dir)
+    if not uri and not running:
+        from syncline.local.mongo import find_server
+
+        return f"local server, not running now ({find_server()})"
+    with connect_mongo(uri or running["mongo"]) as client:  # type: ignore[index]
+        check(client, make_scope(config))
+    return f"change streams of {config.mongo.database} can be read"
+
+
+def _qdrant(config: Configuration) -> str:
+    from syncline.assemble import open_index
+
+    if not config.qdrant.url and find_running(config.local.data_dir):
+        return "Qdrant Edge, open in the running process"
+    index = open_index(config)
+    try:
+        recipe = index.recipe()
+    finally:
+        index.store.close()
+    return f"index of {recipe.model}" if recipe else "no index yet; it will be built"

@@ -1,0 +1,51 @@
+"""Runs the HTTP service in a thread, on a socket that is bound before anything is announced."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import Any
+
+import uvicorn
+
+from syncline.errors import Misconfigured
+
+
+class HttpServer:
+    """An ASGI app on a bound socket. `port` is the real one also when 0 was asked for."""
+
+    def __init__(self, host: str, port: int) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            self._socket.bind((host, port))
+        except OSError as error:
+            self._socket.close()
+            raise Misconfigured(
+                f"http.port = {port} on {host} cannot be used: {error.strerror}",
+                "stop what listens there, or choose another port (0 picks a free one)",
+            ) from error
+        self.port: int = self._socket.getsockname()[1]
+        shown = f"[{host}]" if ":" in host else host
+        self.url = f"http://{shown}:{self.port}"
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self, app: Any) -> None:
+        """Serve until `stop`."""
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, timeout_graceful_shutdown=1, lifespan="off"
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run, args=([self._socket],), name="syncline-http", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Answer what is in flight, for at most a second or so, and close."""
+        if self._server is not None and self._thread is not None:
+            self._server.should_exit = True
+            self._thread.join(3)
+        self._socket.close()

@@ -1,0 +1,141 @@
+"""What people see: everything the command line prints that is not JSON."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from syncline.settings import Configuration
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def problem(text: str, remedy: str | None) -> None:
+    """An error, with what to do about it."""
+    err.print(f"[bold red]error[/]: {escape(text)}", soft_wrap=True)
+    if remedy:
+        err.print(f"[bold]remedy[/]: {escape(remedy)}", soft_wrap=True)
+
+
+def starting(settings: Configuration) -> None:
+    """Said before the slow part of a start, the model's loading."""
+    err.print(f"syncline: loading {escape(settings.embedder.model)} ...")
+
+
+def up_is_ready(settings: Configuration, facts: Mapping[str, Any]) -> None:
+    """How to write to it and how to search it."""
+    mongo, http, database = facts["mongo"], facts["http"], settings.mongo.database
+    data_dir = settings.local.data_dir
+    lines = f"""
+[bold green]Syncline is up.[/] Every collection of the database [bold]{database}[/] is kept in the index.
+
+[bold]write[/]   PyMongo   from pymongo import MongoClient
+                  db = MongoClient("{mongo}")["{database}"]
+                  db.notes.insert_one({{"_id": "tea", "title": "Tea", "text": "Steep for three minutes."}})
+        mongosh   mongosh "{mongo}/{database}" --eval 'db.notes.insertOne({{_id: "tea", text: "Steep it."}})'
+        files     syncline load --sample --data-dir {data_dir}
+[bold]search[/]  browser   {http}/
+        curl      curl -s {http}/v1/search -H 'content-type: application/json' -d '{{"query": "tea"}}'
+        shell     syncline search tea --data-dir {data_dir}
+[bold]check[/]             syncline status --data-dir {data_dir}
+                  syncline verify --data-dir {data_dir}
+[bold]stop[/]              Ctrl-C
+"""
+    err.print(lines, soft_wrap=True, markup=True)
+
+
+def sync_is_ready(settings: Configuration, facts: Mapping[str, Any]) -> None:
+    """The flow runs."""
+    err.print(f"syncline: keeping {settings.qdrant.collection} in line (pid {facts['pid']})")
+
+
+def serve_is_ready(settings: Configuration, facts: Mapping[str, Any]) -> None:
+    """The retriever listens."""
+    err.print(f"syncline: serving {settings.qdrant.collection} at {facts['http']}")
+
+
+def loaded(report: Any, *, as_json: bool) -> None:
+    """What `load` did."""
+    if as_json:
+        out.print_json(data=report.model_dump(mode="json"))
+        return
+    err.print(
+        f"loaded into {escape(report.target)}: {report.written} written, "
+        f"{report.unchanged} unchanged, {len(report.problems)} problems"
+    )
+    for line in report.problems:
+        err.print(f"  [red]{escape(str(line))}[/]", soft_wrap=True)
+
+
+def hits(answer: Mapping[str, Any]) -> None:
+    """A search's answer."""
+    for number, hit in enumerate(answer["hits"], 1):
+        title = hit["title"] or hit["document_id"]
+        place = f"{hit['collection']}/{hit['document_id']} #{hit['position']}"
+        out.print(f"[bold]{number}. {escape(title)}[/]  [dim]{escape(place)}  {hit['score']:.4f}[/]")
+        text = textwrap.shorten(" ".join(hit["text"].split()), 240, placeholder=" ...")
+        out.print(textwrap.indent(textwrap.fill(text, 92), "   "), markup=False)
+    if not answer["hits"]:
+        out.print("nothing found")
+    out.print(f"[dim]as of {answer['as_of']}, {answer['took_ms']:.1f} ms[/]")
+
+
+def status(facts: Mapping[str, Any]) -> None:
+    """The state of the index."""
+    documents = facts["documents"]
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row("state", str(facts["state"]))
+    table.add_row("documents", ", ".join(f"{documents[k]} {k}" for k in documents))
+    table.add_row("chunks", str(facts["chunks"]))
+    table.add_row("watermark", str(facts["watermark"]))
+    for name in ("lag_seconds", "pending", "embedded_total", "skipped_total"):
+        if name in facts:
+            table.add_row(name.replace("_", " "), str(facts[name]))
+    for service, reason in facts.get("waiting_for", {}).items():
+        table.add_row("waiting for", f"{service}: {reason}")
+    for name, progress in facts.get("backfill", {}).items():
+        table.add_row("backfill", f"{name}: {progress['done']} of about {progress['of']}")
+    out.print(table)
+
+
+def failures(documents: Sequence[Mapping[str, Any]]) -> None:
+    """Documents that could not be indexed."""
+    for document in documents:
+        place = f"{document['collection']}/{document['document_id']}"
+        out.print(f"[bold]{escape(place)}[/]  at {document['step']}: {escape(document['reason'])}")
+    if not documents:
+        out.print("no failed documents")
+
+
+def verified(report: Mapping[str, Any]) -> None:
+    """What `verify` found."""
+    verdict = "[bold green]in sync[/]" if report["in_sync"] else "[bold red]drift[/]"
+    depth = "deep, " if report["deep"] else ""
+    out.print(
+        f"{verdict}: {report['documents']} documents, {report['chunks']} chunks compared "
+        f"({depth}{report['took_seconds']:.1f} s)"
+    )
+    for kind, count in report["counts"].items():
+        out.print(f"  {count} {kind.replace('_', ' ')}")
+    for example in report["examples"]:
+        place = f"{example['collection']}/{example['document_id']}"
+        out.print(f"    {example['kind']}: {escape(place)} {escape(example['detail'])}")
+    if report["failed"]:
+        out.print(f"  {report['failed']} documents failed: see `syncline status --failed`")
+    if report["repaired"]:
+        out.print(f"  {report['repaired']} repaired")
+
+
+def checks(found: Sequence[Mapping[str, Any]]) -> None:
+    """What `doctor` found."""
+    for check in found:
+        mark = "[green]ok[/]  " if check["ok"] else "[red]FAIL[/]"
+        out.print(f"{mark} {check['name']}: {escape(check['detail'])}", soft_wrap=True)
+        if check.get("remedy"):
+            out.print(f"     remedy: {escape(check['remedy'])}", soft_wrap=True)
