@@ -34,7 +34,9 @@ __all__ = [
     "connect",
     "database",
     "decode",
+    "just_below",
     "list_collections",
+    "timestamp",
     "token_time",
     "translate",
     "translated",
@@ -46,6 +48,19 @@ Client = MongoClient[Fields]
 SERVER_SELECTION_SECONDS = 2.0
 """Waiting is done by our own retry, which a stop interrupts and `/readyz` shows; a failover simply
 takes several tries."""
+
+
+OPERATIONS = (
+    "insert",
+    "update",
+    "replace",
+    "delete",
+    "drop",
+    "rename",
+    "dropDatabase",
+    "invalidate",
+)
+"""What the change stream is asked for; everything else changes no document."""
 
 
 class MongoScope(Record):
@@ -62,6 +77,31 @@ class MongoScope(Record):
         if collection.startswith("system."):
             return False
         return not self.collections or collection in self.collections
+
+    def pipeline(self, *, documents: bool = True) -> list[dict[str, Any]]:
+        """The server's part of the filtering of change events: namespaces, operations, fields.
+
+        Deletes carry no document, so nothing here may look at one.
+        """
+        match: dict[str, Any] = {"operationType": {"$in": list(OPERATIONS)}}
+        if self.collections:
+            names = {"$in": list(self.collections)}
+            match["$or"] = [
+                {"ns.coll": names},
+                {"to.coll": names},
+                {"operationType": {"$in": ["dropDatabase", "invalidate"]}},
+            ]
+        left_out = [f"fullDocument.{path}" for path in self.exclude_fields]
+        if not documents:
+            left_out = ["fullDocument"]
+        return [
+            {"$match": match},
+            {"$project": dict.fromkeys(["updateDescription", *left_out], 0)},
+        ]
+
+    def projection(self) -> dict[str, int] | None:
+        """The same fields left out of a find."""
+        return dict.fromkeys(self.exclude_fields, 0) or None
 
 
 def connect(
@@ -128,13 +168,28 @@ def check(client: Client, scope: MongoScope) -> None:
     Raises `Misconfigured` with the remedy (no replica set, missing rights, a view, ...) or
     `Unavailable` when no server answers.
     """
+    _check_fields(scope)
     with translated():
         _check_topology(client.admin.command("hello"))
         _check_views(client, scope)
         source = database(client, scope.database)
         source.command("find", _any_collection(scope), limit=1, singleBatch=True)
-        with source.watch(max_await_time_ms=1) as stream:
+        with source.watch(scope.pipeline(), max_await_time_ms=1) as stream:
             stream.try_next()
+
+
+def _check_fields(scope: MongoScope) -> None:
+    for path in scope.exclude_fields:
+        parents = {path.rsplit(".", n)[0] for n in range(1, path.count(".") + 1)}
+        if path == "_id" or path.startswith(("_id.", "$")) or not all(path.split(".")):
+            raise Misconfigured(
+                f"mongo.exclude_fields: {path!r} cannot be left out", "name other fields"
+            )
+        if parents & set(scope.exclude_fields):
+            raise Misconfigured(
+                f"mongo.exclude_fields: {path!r} lies within another excluded field",
+                "name only the outer one",
+            )
 
 
 def _check_topology(hello: Mapping[str, Any]) -> None:
@@ -192,6 +247,13 @@ def cluster_time(client: Client, scope: MongoScope) -> Timestamp:
 def timestamp(value: BsonTimestamp) -> Timestamp:
     """A BSON timestamp as ours."""
     return Timestamp(value.time, value.inc)
+
+
+def just_below(time: Timestamp) -> Timestamp:
+    """The cluster time before `time`. Increments are 32 bits wide, and begin at 1 a second."""
+    if time.increment > 0:
+        return Timestamp(time.seconds, time.increment - 1)
+    return Timestamp(time.seconds - 1, 2**32 - 1)
 
 
 def token_time(token: Mapping[str, Any]) -> Timestamp | None:

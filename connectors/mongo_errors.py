@@ -76,7 +76,9 @@ def translated(*, resuming: bool = False) -> Iterator[None]:
 def _by_code(error: errors.OperationFailure, resuming: bool) -> SynclineError:
     code = error.code
     if code in _LOST_CODES or (resuming and code in _TOKEN_CODES):
-        return PositionLost(f"MongoDB no longer has the changes from here on ({_first_line(error)})")
+        return PositionLost(
+            f"MongoDB no longer has the changes from here on ({_first_line(error)})"
+        )
     if code in _PASSING_CODES or _is_labelled_passing(error):
         return Unavailable(SERVICE, _first_line(error))
     if code in _DENIED_CODES:

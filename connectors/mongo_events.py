@@ -1,4 +1,4 @@
-"""Change events as changes: pure, without I/O."""
+"""Change events as changes: what each means for documents and for running snapshots. No I/O."""
 
 from __future__ import annotations
 
@@ -8,19 +8,7 @@ from typing import Any
 
 from connectors.mongo import MongoScope, timestamp
 from models.ids import key_of
-from models.records import Change, Cursor, Delete, Floor, Timestamp, Upsert, Version
-
-OPERATIONS = (
-    "insert",
-    "update",
-    "replace",
-    "delete",
-    "drop",
-    "rename",
-    "dropDatabase",
-    "invalidate",
-)
-"""What the change stream is asked for; everything else changes no document."""
+from models.records import Change, Cursor, Delete, Floor, Upsert, Version
 
 Event = Mapping[str, Any]
 Token = Mapping[str, Any]
@@ -40,24 +28,16 @@ class Happening:
     size: int = 0
     """Bytes of BSON."""
 
+    @property
+    def documents(self) -> int:
+        """How many of the changes are about a document."""
+        return sum(not isinstance(change, Floor) for change in self.changes)
 
-def pipeline(scope: MongoScope, *, documents: bool = True) -> list[dict[str, Any]]:
-    """The server's part of the filtering: namespaces, operations and fields.
-
-    Deletes carry no document, so nothing here may look at one.
-    """
-    match: dict[str, Any] = {"operationType": {"$in": list(OPERATIONS)}}
-    if scope.collections:
-        names = {"$in": list(scope.collections)}
-        match["$or"] = [
-            {"ns.coll": names},
-            {"to.coll": names},
-            {"operationType": {"$in": ["dropDatabase", "invalidate"]}},
-        ]
-    dropped = ["updateDescription", *(f"fullDocument.{path}" for path in scope.exclude_fields)]
-    if not documents:
-        dropped = ["updateDescription", "fullDocument"]
-    return [{"$match": match}, {"$project": dict.fromkeys(dropped, 0)}]
+    @property
+    def collections(self) -> frozenset[str]:
+        """The collections that it shows to exist, or to have existed."""
+        changed = {c.collection if isinstance(c, Floor) else c.key.collection for c in self.changes}
+        return frozenset(changed)
 
 
 def version_of(event: Event, last: Version | None) -> Version:
@@ -66,13 +46,6 @@ def version_of(event: Event, last: Version | None) -> Version:
     if last is not None and (last.seconds, last.increment) == time:
         return last._replace(n=last.n + 1)
     return Version(*time)
-
-
-def just_below(time: Timestamp) -> Timestamp:
-    """The cluster time before `time`. Increments are 32 bits wide, and begin at 1 a second."""
-    if time.increment > 0:
-        return Timestamp(time.seconds, time.increment - 1)
-    return Timestamp(time.seconds - 1, 2**32 - 1)
 
 
 def interpret(

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from qdrant_client import QdrantClient
 from qdrant_client import models as qdrant
@@ -56,14 +57,17 @@ def connect(
     `grpc` uses port 6334 for all but the administration of collections. `replicas` counts only
     where `create` makes the collection. Raises `Misconfigured` if `url` is none.
     """
-    with translated(collection):
-        client = QdrantClient(
-            url=url,
-            api_key=api_key,
-            timeout=math.ceil(timeout_seconds),
-            prefer_grpc=grpc,
-            check_compatibility=False,
-        )
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise Misconfigured(f"qdrant.url = {url!r} is no URL", "write it as http://host:6333")
+    client = QdrantClient(
+        url=url,
+        api_key=api_key,
+        timeout=math.ceil(timeout_seconds),
+        prefer_grpc=grpc,
+        # It would connect here, and say in words what the first call says as an error.
+        check_compatibility=False,
+    )
     return QdrantStore(client, collection, replicas=replicas)
 
 

@@ -84,7 +84,9 @@ def to_matches(values: Sequence[str | int | bool]) -> list[edge.MatchAny | edge.
         matches.append(edge.MatchAny(any=keywords))
     if integers:
         matches.append(edge.MatchAny(any=integers))
-    return matches + [edge.MatchValue(v) for v in values if isinstance(v, bool)]
+    # The binding takes a Python bool for the integer 1 or 0, and NumPy's for a bool.
+    booleans = [np.bool_(value) for value in values if isinstance(value, bool)]
+    return matches + [edge.MatchValue(b) for b in booleans]  # type: ignore[arg-type]
 
 
 def to_query(

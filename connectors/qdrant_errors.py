@@ -81,8 +81,6 @@ def _of_grpc(error: grpc.RpcError, collection: str) -> SynclineError:
 
 
 def _of_transport(source: Exception) -> SynclineError:
-    if isinstance(source, httpx.UnsupportedProtocol | httpx.InvalidURL):
-        return Misconfigured(f"qdrant.url is no URL: {source}", "write it as http://host:6333")
     if isinstance(source, httpx.TransportError):
         return Unavailable(_SERVICE, str(source) or type(source).__name__)
     return Misconfigured(

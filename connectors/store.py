@@ -82,7 +82,12 @@ class Store(Protocol):
         """Whether the collection exists. Creates nothing."""
 
     def create_field_index(self, path: tuple[str, ...], field_type: FieldType) -> None:
-        """Index a payload field; twice is once."""
+        """Index a payload field; twice is once.
+
+        Values of other types stay stored and matched. Two things change: a range of another kind
+        (of dates on a number field, of numbers on a date field) finds nothing, and an integer
+        field also matches whole floats.
+        """
 
     def field_indexes(self) -> Mapping[tuple[str, ...], FieldType]:
         """The payload fields that are indexed."""

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from connectors.index import Index
 from models import bm25
-from models.embedders import Embedder
+from models.embedders import Embedder, Unembeddable
 from models.records import ChunkPoint, Failed, Failure, Floor, Item, Key, Removal, Revision
 from syncline.control import Control
 from syncline.errors import Rejected, Stopped
@@ -190,22 +190,27 @@ class Applier:
         waiting: dict[str, list[NewChunk]] = {}
         for chunk in new:
             waiting.setdefault(chunk.hash, []).append(chunk)
-        hashes = list(inputs)
         rejected: dict[Key, Rejected] = {}
-        left = len(hashes)
-        for indices, vectors in self._embedder.embed_batches(list(inputs.values())):
-            self._telemetry.embedded(len(indices))
-            for index, vector in zip(indices, vectors, strict=True):
-                same = waiting[hashes[index]]
-                if vector is None:
-                    error = Rejected("embed", "the model gives no finite vector for its text")
-                    rejected |= {chunk.key: error for chunk in same}
-            good = [(i, v) for i, v in zip(indices, vectors, strict=True) if v is not None]
-            pairs = [(chunk, v) for i, v in good for chunk in waiting[hashes[i]]]
-            self._put([chunk for chunk, _ in pairs], [v for _, v in pairs])
-            left -= len(indices)
-            if left and self._control.stop_requested:
-                raise Stopped("a stop was asked for while embedding")
+        left = list(inputs)
+        while left:
+            done: set[int] = set()
+            try:
+                for places, vectors in self._embedder.embed_batches([inputs[h] for h in left]):
+                    self._telemetry.embedded(len(places))
+                    pairs = [
+                        (chunk, vector)
+                        for place, vector in zip(places, vectors, strict=True)
+                        for chunk in waiting[left[place]]
+                    ]
+                    self._put([chunk for chunk, _ in pairs], [vector for _, vector in pairs])
+                    done.update(places)
+                    if len(done) < len(left) and self._control.stop_requested:
+                        raise Stopped("a stop was asked for while embedding")
+            except Unembeddable as error:
+                bad = [left[place] for place in error.indices]
+                rejected |= {chunk.key: error for h in bad for chunk in waiting[h]}
+                done.update(error.indices)
+            left = [h for place, h in enumerate(left) if place not in done]
         return rejected
 
     def _put(self, chunks: Sequence[NewChunk], vectors: Sequence[Any]) -> None:

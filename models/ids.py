@@ -14,6 +14,7 @@ from typing import Any
 from bson import json_util
 from bson.binary import UuidRepresentation
 from bson.codec_options import DatetimeConversion
+from bson.errors import BSONError
 
 from models.records import Key
 
@@ -47,8 +48,8 @@ def decode_id(text: str) -> Any:
     """The BSON value of either form of Extended JSON. Raises ValueError if it is none."""
     try:
         return json_util.loads(text, json_options=_CANONICAL)
-    except (TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"not Extended JSON: {text!r}") from error
+    except (TypeError, ValueError, ArithmeticError, RecursionError, BSONError) as error:
+        raise ValueError(f"not Extended JSON: {text[:200]!r}") from error
 
 
 def key_of(collection: str, bson_id: Any) -> Key:

@@ -48,7 +48,7 @@ def load_embedder(config: Configuration) -> Embedder:
                 f"embedder.model = {part.model!r} is no model", "write hash:<8..4096>, or a model"
             )
         return embedders.HashEmbedder(dimension=int(size))
-    return embedders.load(
+    return embedders.SentenceTransformerEmbedder.load(
         part.model, device=part.device, dtype=part.dtype, batch_tokens=part.batch_tokens
     )
 

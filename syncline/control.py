@@ -115,7 +115,7 @@ class Control:
             return self._received - self._acknowledged
 
     def count_received(self, changes: int) -> None:
-        """The source has read `changes` more; negative for some it gives up unread."""
+        """The source has read `changes` more."""
         with self._lock:
             self._received += changes
 
@@ -134,13 +134,22 @@ class Control:
         with self._lock:
             return dict(self._backfill)
 
-    def report_backfill(self, collection: str, progress: Progress | None) -> None:
-        """Where the snapshot of `collection` is; None when it is over."""
+    def estimate_backfill(self, collection: str, total: int) -> None:
+        """The snapshot of `collection` runs, and has about `total` documents."""
         with self._lock:
-            if progress is None:
-                self._backfill.pop(collection, None)
-            else:
-                self._backfill[collection] = progress
+            known = self._backfill.get(collection, Progress(0, 0))
+            self._backfill[collection] = known._replace(total=max(total, known.done))
+
+    def count_backfill(self, collection: str, documents: int) -> None:
+        """`documents` more of the snapshot of `collection` are emitted."""
+        with self._lock:
+            done, total = self._backfill.get(collection, Progress(0, 0))
+            self._backfill[collection] = Progress(done + documents, max(total, done + documents))
+
+    def end_backfill(self, collection: str) -> None:
+        """The snapshot of `collection` is over."""
+        with self._lock:
+            self._backfill.pop(collection, None)
 
     @property
     def state(self) -> State:

@@ -47,7 +47,9 @@ def keep_trying(call: Callable[[], _T], control: Control) -> _T:
 
     retrying = Retrying(
         retry=retry_if_exception_type(Unavailable),
-        wait=wait_exponential_jitter(FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, jitter=0.2),
+        wait=wait_exponential_jitter(
+            multiplier=FIRST_WAIT_SECONDS, max=LONGEST_WAIT_SECONDS, jitter=0.2
+        ),
         stop=lambda _state: control.stop_requested,
         sleep=control.wait_stop,
         before_sleep=tell,

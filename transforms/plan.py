@@ -103,7 +103,9 @@ def plan_removal(removal: Removal, entry: Entry | None, stored: Collection[str])
 def plan_failure(failed: Failed, entry: Entry | None) -> Plan:
     """The failure is recorded; the last good version stays as it is."""
     known = entry if entry is not None and entry.state != "deleted" else None
-    attempts = known.failure.attempts + 1 if known and known.failure else 1
+    tried = known.failure.attempts if known and known.failure else 0
+    again = known is not None and known.version == failed.version  # delivered twice is once
+    attempts = max(1, tried if again else tried + 1)
     failure = failed.failure.model_copy(update={"attempts": attempts})
     blank = Entry(key=failed.key, version=failed.version, state="failed")
     changes = {"version": failed.version, "state": "failed", "failure": failure}

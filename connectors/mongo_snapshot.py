@@ -1,0 +1,171 @@
+"""Reads whole collections in `_id` order, in a thread, as fast as they are taken.
+
+One cursor a collection, one collection after another. A cursor that the server drops, because it
+was idle for too long or the server is gone, is opened again after the last `_id` read.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import bson
+from bson.codec_options import CodecOptions
+from bson.errors import BSONError
+from bson.raw_bson import RawBSONDocument
+from bson.timestamp import Timestamp as BsonTimestamp
+
+from connectors.inbox import Inbox
+from connectors.mongo import SERVICE, Client, MongoScope, database, decode, translated
+from models.ids import decode_id, key_of
+from models.records import Cursor, Upsert
+from syncline.control import Control
+from syncline.errors import Stopped
+from syncline.retry import keep_trying
+
+BUFFER_BYTES = 32_000_000
+"""Two of the largest documents; some thousand usual ones, more than a page of any size."""
+BATCH_DOCUMENTS = 500
+"""A network round trip a batch; the server also ends a batch at 16 MB."""
+
+_RAW: CodecOptions[Any] = CodecOptions(document_class=RawBSONDocument)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One document of the snapshot that was begun with `cursor`."""
+
+    cursor: Cursor
+    change: Upsert
+    resume_id: Any
+    """After which `_id` to go on: its own, or that of a document before it. None: unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """All documents of the snapshot that was begun with `cursor` have been read."""
+
+    cursor: Cursor
+
+
+class SnapshotReader:
+    """Puts `Found` and `Finished` into `inbox`, for the cursors it is given.
+
+    What a person must know of goes to `control.fail`.
+    """
+
+    def __init__(self, client: Client, scope: MongoScope, control: Control) -> None:
+        self.inbox: Inbox[Found | Finished] = Inbox(BUFFER_BYTES)
+        self._client = client
+        self._scope = scope
+        self._control = control
+        self._cursors: list[Cursor] = []
+        self._changed = threading.Condition()
+        self._closed = False
+        self.thread = threading.Thread(target=self._run, name="mongo-snapshot", daemon=True)
+
+    def read(self, cursors: Sequence[Cursor]) -> None:
+        """Read exactly these from now on; one that is being read goes on where it is."""
+        with self._changed:
+            self._cursors = list(cursors)
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """End the thread soon."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self.inbox.close()
+
+    def _run(self) -> None:
+        try:
+            while (cursor := self._next()) is not None:
+                self._read(cursor)
+        except Stopped:
+            pass
+        except BaseException as error:
+            self._control.fail(error)
+
+    def _next(self) -> Cursor | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._cursors)
+            return None if self._closed else self._cursors[0]
+
+    def _is_wanted(self, cursor: Cursor) -> bool:
+        return not self._closed and not self._control.stop_requested and cursor in self._cursors
+
+    def _read(self, cursor: Cursor) -> None:
+        reading = _Reading(self._client, self._scope, cursor)
+        total = keep_trying(reading.estimate, self._control)
+        if self._is_wanted(cursor):
+            self._control.estimate_backfill(cursor.collection, total)
+        keep_trying(lambda: self._read_on(reading), self._control)
+        with self._changed:
+            if self._control.stop_requested:
+                raise Stopped("stopped within a snapshot")
+            if cursor in self._cursors:
+                self._cursors.remove(cursor)
+                finished = Finished(cursor)
+            else:
+                return
+        self.inbox.put(finished)
+
+    def _read_on(self, reading: _Reading) -> None:
+        for found, size in reading.documents():
+            self._control.available(SERVICE)
+            if not self._is_wanted(reading.cursor) or not self.inbox.put(found, size):
+                return
+
+
+class _Reading:
+    """One collection from its cursor on. `documents` may be called again after an error."""
+
+    def __init__(self, client: Client, scope: MongoScope, cursor: Cursor) -> None:
+        self.cursor = cursor
+        self._client = client
+        self._projection = scope.projection()
+        self._collection = database(client, scope.database)[cursor.collection]
+        self._moved = cursor.last_id is not None
+        self._last: Any = None if cursor.last_id is None else decode_id(cursor.last_id)
+
+    def estimate(self) -> int:
+        with translated():
+            return self._collection.estimated_document_count()
+
+    def documents(self) -> Iterator[tuple[Found, int]]:
+        """Each with its bytes of BSON. Raises `Unavailable` when the cursor is gone."""
+        with translated():
+            for raw in self._find():
+                fields = decode(raw.raw, self._collection.codec_options)
+                if _can_be_sent(fields["_id"]):
+                    self._moved, self._last = True, fields["_id"]
+                key = key_of(self.cursor.collection, fields["_id"])
+                change = Upsert(key=key, version=self.cursor.version, fields=fields)
+                yield Found(self.cursor, change, self._last), len(raw.raw)
+
+    def _find(self) -> Iterator[RawBSONDocument]:
+        # `$expr` compares across BSON types, which a plain `$gt` does not, and uses the index.
+        after = {"$expr": {"$gt": ["$_id", {"$literal": self._last}]}} if self._moved else {}
+        with self._client.start_session(causal_consistency=True) as session:
+            # A server that has just become primary must not answer from before our version.
+            version = self.cursor.version
+            session.advance_operation_time(BsonTimestamp(version.seconds, version.increment))
+            with self._collection.with_options(codec_options=_RAW).find(
+                after,
+                self._projection,
+                sort=[("_id", 1)],
+                batch_size=BATCH_DOCUMENTS,
+                session=session,
+            ) as found:
+                yield from found
+
+
+def _can_be_sent(bson_id: Any) -> bool:
+    """Whether a query may name it; a string with broken UTF-8 can be read, but not written."""
+    try:
+        bson.encode({"": bson_id})
+    except (BSONError, UnicodeError):
+        return False
+    return True

@@ -1,0 +1,186 @@
+"""The change stream of one database, event by event, across restarts of server and network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from bson.codec_options import CodecOptions
+from bson.raw_bson import RawBSONDocument
+from bson.timestamp import Timestamp as BsonTimestamp
+from pymongo.change_stream import DatabaseChangeStream
+from pymongo.errors import OperationFailure, PyMongoError
+
+from connectors.mongo import (
+    Client,
+    Fields,
+    MongoScope,
+    database,
+    decode,
+    just_below,
+    timestamp,
+    token_time,
+)
+from connectors.mongo_errors import RESULT_TOO_LARGE_CODES, translate, translated
+from connectors.mongo_events import Happening, Token, interpret, version_of
+from models.records import Timestamp, Version
+from syncline.control import Control
+from syncline.errors import Misconfigured, SynclineError
+from syncline.retry import keep_trying
+
+_log = structlog.get_logger(__name__)
+
+AWAIT_MILLISECONDS = 100
+"""How long the server holds an empty answer. An empty answer is what lets the watermark pass the
+last write, so this is its delay; ten polls a second cost the server 1 % of a core."""
+
+_RAW: CodecOptions[Any] = CodecOptions(document_class=RawBSONDocument)
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """Nothing more waits on the server. `time`: up to where that is certain, if it can be told."""
+
+    token: Token
+    time: Timestamp | None
+
+
+class _TooLarge(SynclineError):
+    """An event with its document is larger than the server can answer."""
+
+
+class ChangeStream:
+    """Follows one database from a place on; remembers the place.
+
+    One caller at a time. `known` are the collections that a dropDatabase takes with it.
+    """
+
+    def __init__(self, client: Client, scope: MongoScope, control: Control) -> None:
+        self._client = client
+        self._scope = scope
+        self._control = control
+        self._database = database(client, scope.database)
+        self._start = Version(0, 0)
+        self._token: Token | None = None
+        self._idle_token: Token | None = None
+        self._with_documents = True
+        self._times_known = True
+        self.last: Version | None = None
+        """Of the last event."""
+        self.known: set[str] = set()
+
+    def seek(self, start: Version, token: Token | None, last: Version | None) -> None:
+        """Go on after `token`, whose event was `last`; without one from the time `start`."""
+        self._start, self._token, self.last = start, token, last
+        self._idle_token = None
+
+    def follow(self, receive: Callable[[Happening | Idle], None]) -> None:
+        """Hand over what happens until a stop is asked for, or the server ends the stream.
+
+        May be called again, also after an error. Raises `Unavailable` when it breaks, `Stopped`,
+        `PositionLost`, or whatever `receive` raises.
+        """
+        try:
+            stream, event = keep_trying(self._open, self._control)
+            with stream:
+                while not self._control.stop_requested:
+                    if event is None:
+                        self._rest(stream, receive)
+                    else:
+                        self._advance(event, receive)
+                    if not stream.alive or self._is_past_large(event):
+                        return
+                    event = self._next(stream)
+        except _TooLarge:
+            if not self._with_documents:
+                raise
+            _log.info("event_too_large", action="its document is read by itself")
+            self._with_documents = False
+
+    def _is_past_large(self, event: RawBSONDocument | None) -> bool:
+        if event is None or self._with_documents:
+            return False
+        self._with_documents = True
+        return True
+
+    def _open(self) -> tuple[DatabaseChangeStream[Any], RawBSONDocument | None]:
+        """The stream and its first event: one that fails at once must count as not opened."""
+        where: Fields = {"start_after": self._token}
+        if self._token is None:
+            time = BsonTimestamp(self._start.seconds, self._start.increment)
+            where = {"start_at_operation_time": time}
+        with translated(resuming=self._token is not None):
+            stream = self._database.with_options(codec_options=_RAW).watch(
+                self._scope.pipeline(documents=self._with_documents),
+                full_document="updateLookup" if self._with_documents else None,
+                max_await_time_ms=AWAIT_MILLISECONDS,
+                **where,
+            )
+        return stream, self._next(stream)
+
+    def _next(self, stream: DatabaseChangeStream[Any]) -> RawBSONDocument | None:
+        try:
+            return stream.try_next()
+        except OperationFailure as error:
+            if error.code in RESULT_TOO_LARGE_CODES:
+                raise _TooLarge(f"a change event is too large for MongoDB: {error}") from error
+            raise translate(error) from error
+        except PyMongoError as error:
+            raise translate(error) from error
+
+    def _advance(self, raw: RawBSONDocument, receive: Callable[[Happening | Idle], None]) -> None:
+        event = decode(raw.raw, self._database.codec_options)
+        if not self._with_documents:
+            self._fetch_document(event)
+        self._check_times(event)
+        # An invalidate shares the version of what caused it, and means nothing by itself.
+        causes = event["operationType"] != "invalidate" or self.last is None
+        version = version_of(event, self.last) if causes else self.last
+        assert version is not None
+        happening = interpret(event, version, self._scope, self.known, len(raw.raw))
+        self.known |= happening.collections
+        receive(happening)
+        self._token, self.last = happening.token, version
+
+    def _fetch_document(self, event: Fields) -> None:
+        """Look up a document as the server does for an update: as it is now, or gone."""
+        if event["operationType"] not in ("insert", "update", "replace"):
+            return
+        with translated(), self._client.start_session(causal_consistency=True) as session:
+            session.advance_operation_time(event["clusterTime"])
+            event["fullDocument"] = self._database[event["ns"]["coll"]].find_one(
+                {"_id": event["documentKey"]["_id"]}, self._scope.projection(), session=session
+            )
+
+    # --- time of idle tokens --------------------------------------------------------------
+
+    def _rest(
+        self, stream: DatabaseChangeStream[Any], receive: Callable[[Happening | Idle], None]
+    ) -> None:
+        token = _plain(stream.resume_token)
+        if token is None or token == self._idle_token:
+            return
+        receive(Idle(token, self._time_of(token)))
+        self._token = self._idle_token = token
+
+    def _time_of(self, token: Token) -> Timestamp | None:
+        time = token_time(token) if self._times_known else None
+        if time is None or not self._is_sharded():
+            return time
+        # Another shard may still report an event of the same time.
+        return just_below(time)
+
+    def _is_sharded(self) -> bool:
+        return self._client.topology_description.topology_type_name == "Sharded"
+
+    def _check_times(self, event: Fields) -> None:
+        expected = timestamp(event["clusterTime"])
+        if self._times_known and token_time(event["_id"]) != expected:
+            _log.warning("resume_token_format_unknown", effect="the watermark stays a step behind")
+            self._times_known = False
+
+
+def _plain(token: Any) -> Token | None:
+    return decode(token.raw, CodecOptions()) if isinstance(token, RawBSONDocument) else token
