@@ -205,8 +205,11 @@ class Index:
         for floor in self.due_floors(watermark):
             condition = points.of_kind("entry", points.older_than(floor.version))
             if floor.collection != ALL_COLLECTIONS:
-                condition = points.of_kind("entry", points.older_than(floor.version),
-                                           points.in_collection(floor.collection))
+                condition = points.of_kind(
+                    "entry",
+                    points.older_than(floor.version),
+                    points.in_collection(floor.collection),
+                )
             removed += self._sweep_entries(condition, more)
             if not more():
                 return removed

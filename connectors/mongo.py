@@ -64,7 +64,7 @@ OPERATIONS = (
 
 
 class MongoScope(Record):
-    """What is read: one database, all of it or some collections, whole documents or most of them."""
+    """What is read: one database, all or some collections, whole documents or most of them."""
 
     database: str
     collections: tuple[str, ...] = ()

@@ -25,13 +25,13 @@ _PASSING_CODES = frozenset(
     {
         *(6, 7, 89, 91, 9001),  # the network, or a shutdown
         *(189, 10107, 11600, 11602, 13435, 13436, 133),  # elections
-        *(63, 150, 13388, 234, 133, 70, 317),  # routing in a sharded cluster
+        *(63, 150, 13388, 234, 70, 317),  # routing in a sharded cluster
         *(43, 237, 175, 11601, 50, 262, 202),  # a cursor or an operation that was cut off
         *(24, 46, 112, 134, 208, 239, 246, 365, 384, 402, 462),  # load, and snapshots not ready
     }
 )
 
-_DENIED_CODES = frozenset({13, 18, 11, 33, 8000, 33, 334})
+_DENIED_CODES = frozenset({13, 18, 11, 33, 8000, 334})
 """Unauthorized, AuthenticationFailed, UserNotFound, Atlas, unsupported mechanisms."""
 
 _UNSUPPORTED_CODES = frozenset({2, 20, 26, 59, 72, 73, 115, 166, 303, 323, 40324, 40415, 40573})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 from bson import json_util
 
@@ -11,6 +13,17 @@ from connectors.mongo_events import Happening
 from connectors.mongo_stream import Idle
 from models.ids import encode_cursor_id
 from models.records import Cursor, Position, Timestamp, Version
+
+
+@dataclass(frozen=True)
+class PositionOwner:
+    """Where the position is kept, and what it must fit. Called from the source's threads."""
+
+    load: Callable[[], Position | None]
+    acknowledge: Callable[[Position], None]
+    fingerprint: str
+    """Of what is read and how it is mapped: another one begins a new generation."""
+    on_lost_history: Literal["snapshot", "fail"] = "snapshot"
 
 
 class _Running(NamedTuple):

@@ -98,14 +98,14 @@ class MongoReader:
     ) -> Iterator[list[Fields]]:
         if not self._scope.includes(collection):
             return
-        askable = [id_ for id_ in ids if _is_encodable(id_)]
+        askable = [id_ for id_ in ids if self._can_ask_for(id_)]
         for start in range(0, len(askable), LOOKUP_IDS):
             wanted = {"_id": {"$in": askable[start : start + LOOKUP_IDS]}}
             yield from self._find(collection, wanted, projection)
-        others = {encode_id(id_) for id_ in ids if not _is_encodable(id_)}
-        for batch in self._find(collection, {}, projection) if others else ():
-            if found := [fields for fields in batch if encode_id(fields["_id"]) in others]:
-                yield found
+        if len(askable) < len(ids):
+            others = {encode_id(id_) for id_ in ids if not self._can_ask_for(id_)}
+            for batch in self._find(collection, {}, projection):
+                yield [fields for fields in batch if encode_id(fields["_id"]) in others]
 
     def _find(
         self,
@@ -125,14 +125,10 @@ class MongoReader:
                 raw = bson.decode_all(batch, _RAW)
                 yield [decode(document.raw, source.codec_options) for document in raw]
 
-
-def _is_encodable(bson_id: Any) -> bool:
-    """Whether the driver can ask for it: broken UTF-8 can be read and cannot be sent."""
-    try:
-        bson.encode({"_id": bson_id})
-    except UnicodeEncodeError:
-        return False
-    except (bson.errors.InvalidDocument, ValueError):
-        # A native UUID, which this bare codec has no representation for, is one that can be sent.
+    def _can_ask_for(self, bson_id: Any) -> bool:
+        """Whether the driver can send it: broken UTF-8 can be read, but not asked for."""
+        try:
+            bson.encode({"_id": bson_id}, codec_options=self._database.codec_options)
+        except UnicodeEncodeError:
+            return False
         return True
-    return True

@@ -138,7 +138,7 @@ class _Reading:
         """Each with its bytes of BSON. Raises `Unavailable` when the cursor is gone."""
         with translated():
             for raw in self._find():
-                fields = decode(raw.raw, self._collection.codec_options)
+                fields = decode(bytes(raw.raw), self._collection.codec_options)
                 if _can_be_sent(fields["_id"]):
                     self._moved, self._last = True, fields["_id"]
                 key = key_of(self.cursor.collection, fields["_id"])

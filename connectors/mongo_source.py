@@ -12,33 +12,38 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta, timezone
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-import structlog
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
 from connectors.mongo import Client, MongoScope
 from connectors.mongo_events import Happening
-from connectors.mongo_progress import Progress
-from connectors.mongo_reader import Begin, OnLostHistory, StreamReader
-from connectors.mongo_snapshot import Finished, Found, SnapshotReader
+from connectors.mongo_follower import Begin, Follower
+from connectors.mongo_progress import PositionOwner, Progress
+from connectors.mongo_snapshot import Finished, SnapshotReader
 from connectors.mongo_stream import Idle
 from connectors.paging import PageSize
 from models.records import ALL_COLLECTIONS, Change, Floor, Position, Timestamp
 from syncline.control import Control
 from syncline.errors import Stopped
 
-_log = structlog.get_logger(__name__)
-
-MAX_BATCH_CHANGES = 500
-MAX_BATCH_BYTES = 16_000_000
-"""Enough for full embedding batches; more would only delay what comes behind it."""
 IDLE_ACKNOWLEDGE_SECONDS = 1.0
 """How often the position of an idle stream is written: far below any oplog's length."""
 EPOCHS_TO_STOP = 2
-"""After the first `snapshot()` without emissions everything is emitted, after the second written."""
+"""What was emitted before the first `snapshot()` of a stop is written at the second."""
 CLOSE_SECONDS = 2.0
 """How long the reading threads are waited for; they hold nothing that a kill could damage."""
+
+
+class Limits(NamedTuple):
+    """How much is handed over at once, and how often an idle source is asked."""
+
+    batch_changes: int = 500
+    """Enough for full embedding batches; more would only delay what comes behind it."""
+    batch_bytes: int = 16_000_000
+    page_documents: int = 2000
+    """Largest page of a snapshot; its size adapts to the work on it."""
+    poll_milliseconds: int = 2
 
 
 class MongoSource(FixedPartitionedSource[Change, None]):
@@ -50,7 +55,7 @@ class MongoSource(FixedPartitionedSource[Change, None]):
     stop asked for there ends the source after a last acknowledgement.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but the first two are named by the caller
         self,
         client: Client,
         scope: MongoScope,
@@ -59,25 +64,13 @@ class MongoSource(FixedPartitionedSource[Change, None]):
         acknowledge: Callable[[Position], None],
         scope_fingerprint: str,
         control: Control,
-        on_lost_history: OnLostHistory = "snapshot",
-        poll_milliseconds: int = 2,
-        max_batch_changes: int = MAX_BATCH_CHANGES,
-        max_page_documents: int = 2000,
+        on_lost_history: Literal["snapshot", "fail"] = "snapshot",
+        limits: Limits | None = None,
     ) -> None:
-        self._stream = StreamReader(
-            client,
-            scope,
-            control,
-            load_position=load_position,
-            fingerprint=scope_fingerprint,
-            on_lost_history=on_lost_history,
-        )
-        self._snapshot = SnapshotReader(client, scope, control)
-        self._acknowledge = acknowledge
-        self._control = control
-        self._poll = timedelta(milliseconds=poll_milliseconds)
-        self._max_batch_changes = max_batch_changes
-        self._max_page_documents = max_page_documents
+        owner = PositionOwner(load_position, acknowledge, scope_fingerprint, on_lost_history)
+        follower = Follower(client, scope, control, owner)
+        snapshot = SnapshotReader(client, scope, control)
+        self._partition = _Partition(follower, snapshot, control, acknowledge, limits or Limits())
 
     def list_parts(self) -> list[str]:
         """One part: order is all that a change stream has."""
@@ -87,15 +80,8 @@ class MongoSource(FixedPartitionedSource[Change, None]):
         self, step_id: str, for_part: str, resume_state: None
     ) -> StatefulSourcePartition[Change, None]:
         """Start reading. May be called once; blocks for nothing."""
-        return _Partition(
-            self._stream,
-            self._snapshot,
-            self._control,
-            acknowledge=self._acknowledge,
-            poll=self._poll,
-            max_batch_changes=self._max_batch_changes,
-            page=PageSize(self._max_page_documents),
-        )
+        self._partition.start()
+        return self._partition
 
 
 class _Emitted(NamedTuple):
@@ -109,30 +95,29 @@ class _Emitted(NamedTuple):
 class _Partition(StatefulSourcePartition[Change, None]):
     def __init__(
         self,
-        stream: StreamReader,
+        follower: Follower,
         snapshot: SnapshotReader,
         control: Control,
-        *,
         acknowledge: Callable[[Position], None],
-        poll: timedelta,
-        max_batch_changes: int,
-        page: PageSize,
+        limits: Limits,
     ) -> None:
-        self._stream = stream
+        self._follower = follower
         self._snapshot = snapshot
         self._control = control
         self._send = acknowledge
-        self._poll = poll
-        self._max_batch_changes = max_batch_changes
-        self._page = page
+        self._limits = limits
+        self._page = PageSize(limits.page_documents)
         self._progress: Progress | None = None
         self._changes = 0
         self._emitted: _Emitted | None = None
         self._acknowledged: _Emitted | None = None
         self._acknowledged_at = 0.0
         self._epochs_stopping = 0
-        stream.thread.start()
-        snapshot.thread.start()
+
+    def start(self) -> None:
+        """Start the reading threads."""
+        self._follower.thread.start()
+        self._snapshot.thread.start()
 
     # --- emitting -------------------------------------------------------------------------
 
@@ -151,10 +136,10 @@ class _Partition(StatefulSourcePartition[Change, None]):
 
     def next_awake(self) -> datetime | None:
         """At once while something waits."""
-        waiting = len(self._stream.inbox) or (self._progress and len(self._snapshot.inbox))
+        waiting = len(self._follower.inbox) or (self._progress and len(self._snapshot.inbox))
         if waiting and not self._control.stop_requested:
             return None
-        return datetime.now(timezone.utc) + self._poll
+        return datetime.now(timezone.utc) + timedelta(milliseconds=self._limits.poll_milliseconds)
 
     def _is_over(self) -> bool:
         control = self._control
@@ -164,7 +149,7 @@ class _Partition(StatefulSourcePartition[Change, None]):
 
     def _take_stream(self) -> list[Change]:
         changes: list[Change] = []
-        for item in self._stream.inbox.take(self._max_batch_changes, MAX_BATCH_BYTES):
+        for item in self._follower.inbox.take(self._limits.batch_changes, self._limits.batch_bytes):
             if isinstance(item, Begin):
                 changes += self._begin(item)
                 continue
@@ -204,7 +189,7 @@ class _Partition(StatefulSourcePartition[Change, None]):
         if progress is None:
             return []
         page: list[Change] = []
-        for item in self._snapshot.inbox.take(self._page.documents, MAX_BATCH_BYTES):
+        for item in self._snapshot.inbox.take(self._page.documents, self._limits.batch_bytes):
             if not progress.is_running(item.cursor):
                 continue
             if isinstance(item, Finished):
@@ -252,7 +237,7 @@ class _Partition(StatefulSourcePartition[Change, None]):
         self._control.count_acknowledged(written.changes - before)
         self._acknowledged, self._acknowledged_at = written, time.monotonic()
         if written.changes > before:
-            self._stream.progressed()
+            self._follower.progressed()
 
     def _is_due(self, written: _Emitted) -> bool:
         """At once for anything that somebody may wait for; now and then for an idle stream."""
@@ -273,9 +258,9 @@ class _Partition(StatefulSourcePartition[Change, None]):
 
     def close(self) -> None:
         """End the reading threads."""
-        self._stream.inbox.close()
+        self._follower.inbox.close()
         self._snapshot.close()
-        for thread in (self._stream.thread, self._snapshot.thread):
+        for thread in (self._follower.thread, self._snapshot.thread):
             thread.join(CLOSE_SECONDS / 2)
         self._control.ended()
 

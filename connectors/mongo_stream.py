@@ -27,7 +27,7 @@ from connectors.mongo_errors import RESULT_TOO_LARGE_CODES, translate, translate
 from connectors.mongo_events import Happening, Token, interpret, version_of
 from models.records import Timestamp, Version
 from syncline.control import Control
-from syncline.errors import Misconfigured, SynclineError
+from syncline.errors import SynclineError
 from syncline.retry import keep_trying
 
 _log = structlog.get_logger(__name__)
@@ -47,7 +47,7 @@ class Idle:
     time: Timestamp | None
 
 
-class _TooLarge(SynclineError):
+class _TooLargeError(SynclineError):
     """An event with its document is larger than the server can answer."""
 
 
@@ -93,7 +93,7 @@ class ChangeStream:
                     if not stream.alive or self._is_past_large(event):
                         return
                     event = self._next(stream)
-        except _TooLarge:
+        except _TooLargeError:
             if not self._with_documents:
                 raise
             _log.info("event_too_large", action="its document is read by itself")
@@ -125,13 +125,13 @@ class ChangeStream:
             return stream.try_next()
         except OperationFailure as error:
             if error.code in RESULT_TOO_LARGE_CODES:
-                raise _TooLarge(f"a change event is too large for MongoDB: {error}") from error
+                raise _TooLargeError(f"a change event is too large for MongoDB: {error}") from error
             raise translate(error) from error
         except PyMongoError as error:
             raise translate(error) from error
 
     def _advance(self, raw: RawBSONDocument, receive: Callable[[Happening | Idle], None]) -> None:
-        event = decode(raw.raw, self._database.codec_options)
+        event = decode(bytes(raw.raw), self._database.codec_options)
         if not self._with_documents:
             self._fetch_document(event)
         self._check_times(event)
@@ -183,4 +183,4 @@ class ChangeStream:
 
 
 def _plain(token: Any) -> Token | None:
-    return decode(token.raw, CodecOptions()) if isinstance(token, RawBSONDocument) else token
+    return decode(bytes(token.raw), CodecOptions()) if isinstance(token, RawBSONDocument) else token

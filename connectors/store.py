@@ -84,9 +84,10 @@ class Store(Protocol):
     def create_field_index(self, path: tuple[str, ...], field_type: FieldType) -> None:
         """Index a payload field; twice is once.
 
-        Values of other types stay stored and matched. Two things change: a range of another kind
-        (of dates on a number field, of numbers on a date field) finds nothing, and an integer
-        field also matches whole floats.
+        Values of other types stay stored and matched, but not quite alike. A range of another
+        kind (of dates on a number field, of numbers on a date field) finds nothing. An integer
+        field matches whole floats too, and its ranges find no fractions: a field that may hold
+        both is a float field.
         """
 
     def field_indexes(self) -> Mapping[tuple[str, ...], FieldType]:

@@ -21,7 +21,7 @@ from models.records import Key
 _NAMESPACE = uuid.UUID("5f0c9f5e-7d0b-5b8e-9d43-0a5f6f1c7a11")
 
 
-def _options(mode: json_util.JSONMode) -> json_util.JSONOptions:
+def _options(mode: int) -> json_util.JSONOptions:
     return json_util.JSONOptions(
         json_mode=mode,
         uuid_representation=UuidRepresentation.STANDARD,

@@ -1,0 +1,116 @@
+"""From MongoDB's acknowledgement of a write until a search over HTTP shows it."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pymongo import MongoClient
+
+from benchmarks.corpus import real_paragraphs
+from syncline.assemble import load_embedder
+from syncline.client import Client
+from syncline.demo import running
+from benchmarks.parts import configuration
+
+ROUNDS = 20
+PARAGRAPHS = 120
+
+
+def measure(scratch: Path) -> dict[str, Any]:
+    """Milliseconds by kind of write: median and 95th percentile; chunks embedded for each."""
+    pool = real_paragraphs(PARAGRAPHS + 3 * ROUNDS)
+    with running(scratch) as facts, Client(facts["http"]) as http:
+        client: MongoClient[dict[str, Any]] = MongoClient(facts["mongo"])
+        probe = _Probe(client["syncline"]["bench"], http, pool)
+        probe.insert_long()
+        kinds: dict[str, Callable[[int], float]] = {
+            "insert": probe.insert,
+            "paragraph edit": probe.edit,
+            "metadata edit": probe.retag,
+            "delete": probe.delete,
+        }
+        figures = {name: probe.rounds(kind) for name, kind in kinds.items()}
+        client.close()
+    figures["embedding alone"] = _embedding_alone(pool, figures["paragraph edit"]["chunks"])
+    return figures
+
+
+class _Probe:
+    """One collection, and the writes that are timed on it."""
+
+    def __init__(self, collection: Any, http: Client, pool: list[str]) -> None:
+        self._collection = collection
+        self._http = http
+        self._pool = pool
+        self._body = pool[:PARAGRAPHS]
+
+    def rounds(self, kind: Callable[[int], float]) -> dict[str, float]:
+        before = self._embedded()
+        times = sorted(1000 * kind(n) for n in range(ROUNDS))
+        return {
+            "median_ms": statistics.median(times),
+            "p95_ms": times[int(0.95 * (len(times) - 1))],
+            "chunks": (self._embedded() - before) / ROUNDS,
+        }
+
+    def insert_long(self) -> None:
+        row = {"_id": "long", "title": "Long", "text": "\n\n".join(self._body), "tag": "none"}
+        self._collection.insert_one(row)
+        self._seen(lambda: bool(self._hits("the", document_id="long")))
+
+    def insert(self, n: int) -> float:
+        word = f"insertword{n}q"
+        text = f"{word} {self._pool[PARAGRAPHS + n]}"
+        self._collection.insert_one({"_id": f"short{n}", "text": text})
+        return self._seen(lambda: bool(self._hits(word, document_id=f"short{n}")))
+
+    def edit(self, n: int) -> float:
+        word = f"editword{n}q"
+        self._body[(n * 37) % PARAGRAPHS] = f"{word} {self._pool[PARAGRAPHS + ROUNDS + n]}"
+        self._collection.update_one(
+            {"_id": "long"}, {"$set": {"text": "\n\n".join(self._body)}}
+        )
+        return self._seen(lambda: any(word in hit["text"] for hit in self._hits(word)))
+
+    def retag(self, n: int) -> float:
+        self._collection.update_one({"_id": "long"}, {"$set": {"tag": f"tag{n}"}})
+        return self._seen(lambda: bool(self._hits("the", tag=f"tag{n}")))
+
+    def delete(self, n: int) -> float:
+        self._collection.delete_one({"_id": f"short{n}"})
+        word = f"insertword{n}q"
+        return self._seen(lambda: not self._hits(word, document_id=f"short{n}"))
+
+    def _hits(self, query: str, **where: Any) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._http.search(
+            query, limit=1, mode="sparse" if query != "the" else "dense", filter=where
+        )["hits"]
+        return found
+
+    def _embedded(self) -> int:
+        total: int = self._http.status()["embedded_total"]
+        return total
+
+    def _seen(self, condition: Callable[[], bool]) -> float:
+        started = time.perf_counter()
+        while not condition():
+            if time.perf_counter() - started > 60:
+                raise TimeoutError("a write was not seen within a minute")
+        return time.perf_counter() - started
+
+
+def _embedding_alone(pool: list[str], chunks: float) -> dict[str, float]:
+    """What the model itself takes for as many chunks of full length."""
+    embedder = load_embedder(configuration(Path("unused")))
+    count = max(1, round(chunks))
+    texts = [" ".join(" ".join(pool[n : n + 8]).split()[:150]) for n in range(count)]
+    times = []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        embedder.embed_documents(texts)
+        times.append(1000 * (time.perf_counter() - started))
+    return {"median_ms": statistics.median(times), "p95_ms": max(times), "chunks": count}

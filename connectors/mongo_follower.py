@@ -1,0 +1,167 @@
+"""Follows the change stream in a thread, from the stored position or a new one.
+
+What it puts into its inbox is in the stream's order: first a `Begin`, then happenings and idle
+times; another `Begin` when the history was lost and everything has to be read again.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import structlog
+from bson import json_util
+
+from connectors.inbox import Inbox
+from connectors.mongo import Client, MongoScope, cluster_time, list_collections
+from connectors.mongo_events import Happening
+from connectors.mongo_progress import PositionOwner
+from connectors.mongo_stream import ChangeStream, Idle
+from models.records import Cursor, Position, Timestamp, Version
+from syncline.control import Control
+from syncline.errors import Misconfigured, PositionLost, Stopped, Unavailable
+from syncline.retry import keep_trying
+
+_log = structlog.get_logger(__name__)
+
+BUFFER_BYTES = 64_000_000
+"""Four of the largest documents, or some ten thousand usual changes."""
+MAX_LOSSES = 3
+"""So many lost histories without any progress between them, and a person is asked."""
+CLOCK_PATIENCE_SECONDS = 10.0
+"""A new primary may need a moment until it knows what the majority has committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Reading begins at `position`. `fresh`: it is a new generation, of which nothing was read."""
+
+    position: Position
+    fresh: bool
+
+
+class Follower:
+    """Puts `Begin`, `Happening` and `Idle` into `inbox` until a stop is asked for.
+
+    What a person must know of goes to `control.fail`.
+    """
+
+    def __init__(
+        self, client: Client, scope: MongoScope, control: Control, owner: PositionOwner
+    ) -> None:
+        self.inbox: Inbox[Begin | Happening | Idle] = Inbox(BUFFER_BYTES)
+        self._client = client
+        self._scope = scope
+        self._control = control
+        self._owner = owner
+        self._stream = ChangeStream(client, scope, control)
+        self._generation = 0
+        self._newest: Version | None = None
+        self._losses = 0
+        self.thread = threading.Thread(target=self._run, name="mongo-stream", daemon=True)
+
+    def progressed(self) -> None:
+        """Something was written since the history was last lost."""
+        self._losses = 0
+
+    def _run(self) -> None:
+        try:
+            self._begin()
+            while not self._control.stop_requested:
+                self._follow()
+        except Stopped:
+            pass
+        except BaseException as error:
+            self._control.fail(error)
+
+    def _follow(self) -> None:
+        try:
+            self._stream.follow(self._receive)
+        except Unavailable as error:
+            _log.debug("change_stream_interrupted", reason=error.reason)
+        except PositionLost as lost:
+            self._start_over(lost)
+
+    def _receive(self, item: Happening | Idle) -> None:
+        if isinstance(item, Idle):
+            put = self.inbox.put_latest(item)
+        else:
+            self._control.count_received(item.documents)
+            put = self.inbox.put(item, item.size)
+        if not put:
+            raise Stopped("the source was closed")
+
+    # --- where to begin -------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        stored = keep_trying(self._owner.load, self._control)
+        self._newest = _newest(stored)
+        self._generation = stored.generation if stored else 0
+        now = self._now()
+        if stored is None or stored.scope != self._owner.fingerprint:
+            self._new_generation(now)
+            return
+        token = None if stored.token is None else json_util.loads(stored.token)
+        self._stream.seek(stored.start, token, stored.last)
+        self._stream.known |= self._names(stored)
+        self.inbox.put(Begin(stored, fresh=False))
+
+    def _start_over(self, lost: PositionLost) -> None:
+        self._losses += 1
+        if self._owner.on_lost_history == "fail" or self._losses >= MAX_LOSSES:
+            raise PositionLost(f"{lost}\n  remedy: {_LOST_REMEDY}") from lost
+        _log.error("history_lost", reason=str(lost), action="everything is read again")
+        self._newest = max(filter(None, [self._newest, self._stream.last]), default=None)
+        self._new_generation(self._now())
+
+    def _new_generation(self, now: Timestamp) -> None:
+        names = keep_trying(lambda: list_collections(self._client, self._scope), self._control)
+        self._generation += 1
+        self._newest = start = Version(*now)
+        position = Position(
+            generation=self._generation,
+            scope=self._owner.fingerprint,
+            start=start,
+            cursors=tuple(Cursor(collection=name, version=start) for name in names),
+        )
+        self._stream.seek(start, None, None)
+        self._stream.known |= self._names(position)
+        self.inbox.put(Begin(position, fresh=True))
+
+    def _names(self, position: Position) -> set[str]:
+        return {*self._scope.collections, *(c.collection for c in position.cursors)}
+
+    def _now(self) -> Timestamp:
+        """The cluster time. Raises `Misconfigured` if it is before what the index has seen."""
+        waited = 0.0
+        while True:
+            now = keep_trying(lambda: cluster_time(self._client, self._scope), self._control)
+            if self._newest is None or now >= (self._newest.seconds, self._newest.increment):
+                return now
+            if waited >= CLOCK_PATIENCE_SECONDS:
+                raise _went_back(now, self._newest)
+            waited += 0.5
+            if self._control.wait_stop(0.5):
+                raise Stopped("stopped while waiting for MongoDB's clock")
+
+
+_LOST_REMEDY = (
+    'set mongo.on_lost_history = "snapshot" to read everything again, and give MongoDB an oplog '
+    "that covers your longest pause (replSetResizeOplog: size, minRetentionHours)"
+)
+
+
+def _newest(position: Position | None) -> Version | None:
+    """The newest version that may stand in the index."""
+    if position is None:
+        return None
+    watermark = Version(*position.watermark) if position.watermark else None
+    return max(v for v in (position.start, position.last, watermark) if v is not None)
+
+
+def _went_back(now: Timestamp, newest: Version) -> Misconfigured:
+    return Misconfigured(
+        f"MongoDB's cluster time {now} is before {newest.seconds}.{newest.increment}, which the "
+        "index has seen: the database was restored to an earlier time, or is another one",
+        "set qdrant.collection to a new name (or delete the index) and start again",
+    )

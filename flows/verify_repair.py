@@ -1,0 +1,93 @@
+"""Bringing documents that differ back in line, through the apply step.
+
+A repair is a change like any other: the document as it is read now, at a cluster time noted before
+it was read, so that whatever the flow applies later wins. Chunks that are stored are not embedded
+again. Doing it twice changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from flows.verify_compare import Comparison, Finding, Known, bson_ids, by_collection
+from flows.verify_settle import Settled, Settler
+from models.ids import key_of
+from models.records import Entry, Item, Key, Removal, Revision, Version
+
+Apply = Callable[[Sequence[Item]], None]
+ROUNDS = 3
+"""Each round can lose a document to a newer change of the flow, which brings it in line itself."""
+
+
+class Repairer:
+    """Repairs what a comparison has confirmed."""
+
+    def __init__(self, comparison: Comparison, settler: Settler, apply: Apply) -> None:
+        self._comparison = comparison
+        self._settler = settler
+        self._apply = apply
+
+    def repair(self, findings: Sequence[Finding]) -> Settled:
+        """Repair and look again; what still differs comes back.
+
+        Raises what the apply step raises: `Stopped`, or `Misconfigured`.
+        """
+        left = Settled([*findings], 0)
+        for _ in range(ROUNDS):
+            if not left.drift:
+                break
+            self._repair_once(left.drift)
+            found = self._settler.confirm([finding.key for finding in left.drift])
+            left = Settled(found.drift, left.unsettled + found.unsettled)
+        return left
+
+    def _repair_once(self, findings: Sequence[Finding]) -> None:
+        for items in self._changes([finding.key for finding in findings]):
+            self._apply(items)
+        self._rewrite(findings)
+        self._remove_strays(findings)
+
+    def _changes(self, keys: Sequence[Key]) -> Iterator[list[Item]]:
+        for collection, group in by_collection(keys).items():
+            # Entries, then the time, then documents: what is read is then at least as new as its
+            # entry, and may carry the entry's version where that is the higher one.
+            entries = self._comparison.index.entries(group)
+            noted = Version(*self._comparison.reader.cluster_time())
+            versions = {k: max(noted, entries[k].version) if k in entries else noted for k in group}
+            absent = set(group)
+            for batch in self._comparison.reader.find_many(collection, bson_ids(group)):
+                fields = {key_of(collection, d["_id"]): d for d in batch}
+                known = {key: d for key, d in fields.items() if key in absent}
+                absent -= set(known)
+                yield self._wanted(
+                    [self._comparison.map_one(k, d, versions[k]) for k, d in known.items()], entries
+                )
+            yield self._wanted([Removal(key=k, version=versions[k]) for k in absent], entries)
+
+    def _wanted(self, items: Sequence[Known], entries: Mapping[Key, Entry]) -> list[Item]:
+        changes: list[Item] = []
+        for item in items:
+            self._comparison.pause_point()
+            entry = entries.get(item.key)
+            if isinstance(item, Revision):
+                changes.append(self._comparison.steps.prepare(item))
+            elif not isinstance(item, Removal) or (entry and entry.state != "deleted"):
+                changes.append(item)
+        return changes
+
+    def _rewrite(self, findings: Sequence[Finding]) -> None:
+        """A chunk's text and identity follow from its id, so no newer change says otherwise; its
+        headings may be a moment old, which the look that follows would show."""
+        for finding in findings:
+            for point_id, payload in finding.rewrites.items():
+                self._comparison.index.store.set_payload([point_id], payload)
+
+    def _remove_strays(self, findings: Sequence[Finding]) -> None:
+        """Of documents without an indexed version; for the others the apply step has done it."""
+        stray = {finding.key: finding.stray for finding in findings if finding.stray}
+        entries = self._comparison.index.entries(list(stray))
+        for key, ids in stray.items():
+            entry = entries.get(key)
+            if entry is None or entry.state != "indexed":
+                listed = entry.chunks if entry else ()
+                self._comparison.index.delete([id_ for id_ in ids if id_ not in listed])

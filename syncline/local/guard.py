@@ -1,0 +1,36 @@
+"""Runs a command that must not outlive whoever started it. A program of its own, not a module.
+
+Its standard input is a pipe from its starter, which the system closes even when the starter is
+killed: then, or on SIGTERM, the command is terminated, and killed if it is slow. Ends when the
+command ends, with its exit status.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+TERMINATE_SECONDS = 5.0
+
+
+def main() -> int:
+    """Run `sys.argv[1:]`."""
+    child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, close_fds=False)
+    over = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: over.set())
+    # One thread waits for the pipe's end, one for the child's; the main one takes the signal.
+    threading.Thread(target=lambda: (os.read(0, 1), over.set()), daemon=True).start()
+    threading.Thread(target=lambda: (child.wait(), over.set()), daemon=True).start()
+    over.wait()
+    if child.poll() is None:
+        child.terminate()
+        try:
+            child.wait(TERMINATE_SECONDS)
+        except subprocess.TimeoutExpired:
+            child.kill()
+    return abs(child.wait())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
