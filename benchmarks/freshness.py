@@ -13,7 +13,7 @@ from pymongo import MongoClient
 from benchmarks.corpus import real_paragraphs
 from syncline.assemble import load_embedder
 from syncline.client import Client
-from syncline.demo import running
+from syncline.running import running
 from benchmarks.parts import configuration
 
 ROUNDS = 20
@@ -71,9 +71,7 @@ class _Probe:
     def edit(self, n: int) -> float:
         word = f"editword{n}q"
         self._body[(n * 37) % PARAGRAPHS] = f"{word} {self._pool[PARAGRAPHS + ROUNDS + n]}"
-        self._collection.update_one(
-            {"_id": "long"}, {"$set": {"text": "\n\n".join(self._body)}}
-        )
+        self._collection.update_one({"_id": "long"}, {"$set": {"text": "\n\n".join(self._body)}})
         return self._seen(lambda: any(word in hit["text"] for hit in self._hits(word)))
 
     def retag(self, n: int) -> float:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import bson
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
-from pymongo.collection import Collection
+from bson.timestamp import Timestamp as BsonTimestamp
 
 from connectors.mongo import (
     Client,
@@ -26,6 +26,7 @@ from connectors.mongo import (
 )
 from models.ids import encode_id
 from models.records import Timestamp
+from syncline.errors import Unavailable
 
 BATCH_DOCUMENTS = 500
 """Documents at once; the server ends a batch earlier at 16 MB, which bounds the memory."""
@@ -65,11 +66,12 @@ class MongoReader:
         self._client = client
         self._scope = scope
         self._database = database(client, scope.database)
-        self._projection = dict.fromkeys(scope.exclude_fields, 0) or None
+        self._noted: Timestamp | None = None
 
     def cluster_time(self) -> Timestamp:
-        """See `DocumentReader`: the time that a majority has committed, as all reads are."""
-        return cluster_time(self._client, self._scope)
+        """See `DocumentReader`: the time that a majority has committed."""
+        self._noted = cluster_time(self._client, self._scope)
+        return self._noted
 
     def list_collections(self) -> list[str]:
         """See `DocumentReader`."""
@@ -81,12 +83,24 @@ class MongoReader:
             return self._database[collection].estimated_document_count()
 
     def read(self, collection: str) -> Iterator[list[Fields]]:
-        """See `DocumentReader`: one cursor."""
-        return self._find(collection, {}, self._projection, sort=[("_id", 1)])
+        """See `DocumentReader`: one cursor, opened again where the server dropped it."""
+        wanted: Fields = {}
+        projection = self._scope.projection()
+        while True:
+            has_moved = False
+            try:
+                for batch in self._find(collection, wanted, projection, sort=[("_id", 1)]):
+                    if batch and self._can_ask_for(batch[-1]["_id"]):
+                        has_moved, wanted = True, _behind(batch[-1]["_id"])
+                    yield batch
+                return
+            except Unavailable:
+                if not has_moved:
+                    raise
 
     def find_many(self, collection: str, ids: Sequence[Any]) -> Iterator[list[Fields]]:
         """See `DocumentReader`."""
-        return self._look_up(collection, ids, self._projection)
+        return self._look_up(collection, ids, self._scope.projection())
 
     def find_existing(self, collection: str, ids: Sequence[Any]) -> list[Any]:
         """See `DocumentReader`."""
@@ -104,7 +118,7 @@ class MongoReader:
             yield from self._find(collection, wanted, projection)
         if len(askable) < len(ids):
             others = {encode_id(id_) for id_ in ids if not self._can_ask_for(id_)}
-            for batch in self._find(collection, {}, projection):
+            for batch in self.read(collection):
                 yield [fields for fields in batch if encode_id(fields["_id"]) in others]
 
     def _find(
@@ -114,16 +128,17 @@ class MongoReader:
         projection: Mapping[str, Any] | None,
         **options: Any,
     ) -> Iterator[list[Fields]]:
-        source: Collection[Fields] = self._database[collection]
-        with (
-            translated(),
-            source.find_raw_batches(
-                wanted, projection, batch_size=BATCH_DOCUMENTS, **options
-            ) as batches,
-        ):
-            for batch in batches:
-                raw = bson.decode_all(batch, _RAW)
-                yield [decode(document.raw, source.codec_options) for document in raw]
+        source: Any = self._database[collection]
+        with translated(), self._client.start_session(causal_consistency=True) as session:
+            if self._noted is not None:
+                # A server that has just become primary must not answer from before that time.
+                session.advance_operation_time(BsonTimestamp(*self._noted))
+            with source.find_raw_batches(
+                wanted, projection, batch_size=BATCH_DOCUMENTS, session=session, **options
+            ) as batches:
+                for batch in batches:
+                    documents = bson.decode_all(batch, _RAW)
+                    yield [decode(raw.raw, source.codec_options) for raw in documents]
 
     def _can_ask_for(self, bson_id: Any) -> bool:
         """Whether the driver can send it: broken UTF-8 can be read, but not asked for."""
@@ -132,3 +147,8 @@ class MongoReader:
         except UnicodeEncodeError:
             return False
         return True
+
+
+def _behind(bson_id: Any) -> Fields:
+    """Documents after this one in `_id` order, of every BSON type (a plain `$gt` keeps to one)."""
+    return {"$expr": {"$gt": ["$_id", {"$literal": bson_id}]}}

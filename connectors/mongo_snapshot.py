@@ -13,7 +13,6 @@ from typing import Any
 
 import bson
 from bson.codec_options import CodecOptions
-from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 from bson.timestamp import Timestamp as BsonTimestamp
 
@@ -139,7 +138,7 @@ class _Reading:
         with translated():
             for raw in self._find():
                 fields = decode(bytes(raw.raw), self._collection.codec_options)
-                if _can_be_sent(fields["_id"]):
+                if self._can_be_sent(fields["_id"]):
                     self._moved, self._last = True, fields["_id"]
                 key = key_of(self.cursor.collection, fields["_id"])
                 change = Upsert(key=key, version=self.cursor.version, fields=fields)
@@ -161,11 +160,10 @@ class _Reading:
             ) as found:
                 yield from found
 
-
-def _can_be_sent(bson_id: Any) -> bool:
-    """Whether a query may name it; a string with broken UTF-8 can be read, but not written."""
-    try:
-        bson.encode({"": bson_id})
-    except (BSONError, UnicodeError):
-        return False
-    return True
+    def _can_be_sent(self, bson_id: Any) -> bool:
+        """Whether a query may name it: broken UTF-8 can be read, but not written."""
+        try:
+            bson.encode({"": bson_id}, codec_options=self._collection.codec_options)
+        except UnicodeEncodeError:
+            return False
+        return True

@@ -50,12 +50,11 @@ def connect(
     api_key: str | None = None,
     timeout_seconds: float = 10.0,
     grpc: bool = False,
-    replicas: int = 1,
 ) -> QdrantStore:
     """The store in `collection` on the server at `url`. Sends nothing yet.
 
-    `grpc` uses port 6334 for all but the administration of collections. `replicas` counts only
-    where `create` makes the collection. Raises `Misconfigured` if `url` is none.
+    `grpc` uses port 6334 for all but the administration of collections. Raises `Misconfigured`
+    if `url` is none.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -68,11 +67,14 @@ def connect(
         # It would connect here, and say in words what the first call says as an error.
         check_compatibility=False,
     )
-    return QdrantStore(client, collection, replicas=replicas)
+    return QdrantStore(client, collection)
 
 
 class QdrantStore:
-    """The `Store` in `collection` on the server of `client`, which this closes."""
+    """The `Store` in `collection` on the server of `client`, which this closes.
+
+    `replicas` counts only where `create` makes the collection.
+    """
 
     def __init__(self, client: QdrantClient, collection: str, *, replicas: int = 1) -> None:
         self._client = client
@@ -192,6 +194,7 @@ class QdrantStore:
 
     def count(self, condition: Condition) -> int:
         with translated(self._name):
+            # Asks one replica: the client cannot ask for more here.
             return self._client.count(self._name, to_filter(condition), exact=True).count
 
     def query(

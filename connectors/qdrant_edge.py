@@ -2,7 +2,7 @@
 
 One writer and any number of reading threads. A write that returned is in the write-ahead log and
 survives the death of the process; `flush` makes it survive a power cut. The directory opens in
-one process at a time. Search is exact: see docs/decisions/0010-store-exact-search.md.
+one process at a time. Search is exact: see docs/decisions/0005-store.md.
 """
 
 from __future__ import annotations

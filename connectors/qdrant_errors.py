@@ -43,6 +43,9 @@ def translated(collection: str) -> Iterator[None]:
         raise _of_transport(error.source) from error
     except grpc.RpcError as error:
         raise _of_grpc(error, collection) from error
+    except AssertionError as error:
+        # The client asserts that an answer has a result: this is no Qdrant.
+        raise _unreadable(str(error)) from error
     except ValueError as error:
         # Local mode has no statuses; over the wire it is a request that cannot be written.
         raise _refused(str(error)) from error
@@ -83,8 +86,12 @@ def _of_grpc(error: grpc.RpcError, collection: str) -> SynclineError:
 def _of_transport(source: Exception) -> SynclineError:
     if isinstance(source, httpx.TransportError):
         return Unavailable(_SERVICE, str(source) or type(source).__name__)
+    return _unreadable(str(source))
+
+
+def _unreadable(text: str) -> Misconfigured:
     return Misconfigured(
-        f"Qdrant's answer cannot be read: {source}",
+        f"Qdrant's answer cannot be read: {text}",
         "check that qdrant.url is a Qdrant server of a supported version",
     )
 

@@ -33,9 +33,7 @@ def build_flow(
     flow = Dataflow("sync")
     changes = op.input("mongo", flow, source)
     mapped = op.flat_map_batch("map", changes, contained(steps.map, control))
-    marked = op.flat_map_batch(
-        "skip_unchanged", mapped, contained(steps.skip_unchanged, control)
-    )
+    marked = op.flat_map_batch("skip_unchanged", mapped, contained(steps.skip_unchanged, control))
     cleaned = op.flat_map_batch("clean", marked, contained(steps.clean, control))
     chunked = op.flat_map_batch("chunk", cleaned, contained(steps.chunk, control))
     op.output("apply", chunked, ApplySink(applier, control))

@@ -21,6 +21,7 @@ from models.records import (
     Chunk,
     Entry,
     Failed,
+    Floor,
     Item,
     Key,
     Removal,
@@ -109,7 +110,8 @@ class Comparison:
     def map_one(self, key: Key, fields: Mapping[str, Any], version: Version) -> Known:
         """What one document is to be."""
         item = self.steps.map_change(Upsert(key=key, version=version, fields=fields))
-        assert not isinstance(item, tuple) and hasattr(item, "key")
+        if isinstance(item, Floor):
+            raise TypeError(f"{key} was mapped to a floor")
         return item
 
     def look(self, keys: Iterable[Key]) -> Iterator[Finding]:

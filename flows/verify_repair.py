@@ -38,7 +38,10 @@ class Repairer:
                 break
             self._repair_once(left.drift)
             found = self._settler.confirm([finding.key for finding in left.drift])
+            is_stuck = found.drift == left.drift
             left = Settled(found.drift, left.unsettled + found.unsettled)
+            if is_stuck:
+                break
         return left
 
     def _repair_once(self, findings: Sequence[Finding]) -> None:
@@ -68,11 +71,12 @@ class Repairer:
         changes: list[Item] = []
         for item in items:
             self._comparison.pause_point()
+            known = self._comparison.steps.prepare(item) if isinstance(item, Revision) else item
             entry = entries.get(item.key)
-            if isinstance(item, Revision):
-                changes.append(self._comparison.steps.prepare(item))
-            elif not isinstance(item, Removal) or (entry and entry.state != "deleted"):
-                changes.append(item)
+            state = entry.state if entry else "deleted"
+            # A tombstone, or a failure, that is recorded already says all there is to say.
+            if state != {"Removal": "deleted", "Failed": "failed"}.get(type(known).__name__):
+                changes.append(known)
         return changes
 
     def _rewrite(self, findings: Sequence[Finding]) -> None:

@@ -86,6 +86,4 @@ class Tally:
 
 def drift_of(key: Key, kind: Kind, detail: str) -> Drift:
     """Drift of one document."""
-    return Drift(
-        kind=kind, collection=key.collection, document_id=public_id(key), detail=detail
-    )
+    return Drift(kind=kind, collection=key.collection, document_id=public_id(key), detail=detail)

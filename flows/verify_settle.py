@@ -16,9 +16,6 @@ from models.records import Key, Timestamp
 
 POLL_SECONDS = 0.05
 """One epoch of the flow: the watermark does not move more often."""
-STANDSTILL_SECONDS = 1.0
-"""The wait once the watermark has been seen to stand still for the whole bound: long enough for a
-flow that was idle to write and acknowledge one change."""
 
 
 class Settled(NamedTuple):
@@ -34,8 +31,7 @@ class Settler:
     def __init__(self, comparison: Comparison, settle_seconds: float) -> None:
         self._comparison = comparison
         self._seconds = settle_seconds
-        self._stood_at: Timestamp | None = None
-        self._stood = False
+        self._stood_still: tuple[Timestamp, Timestamp | None] | None = None
 
     def confirm(self, keys: Iterable[Key]) -> Settled:
         """Look again until each suspect is in line, is drift, or time is up.
@@ -43,32 +39,33 @@ class Settler:
         When it is, a document that has changed each time is drift if its entry never followed, and
         unsettled if it did.
         """
-        first = {finding.key: finding for finding in self._comparison.look(keys)}
-        pending, drift = first, []
+        first = self._look(keys)
+        pending, drift = first, list[Finding]()
         deadline = time.monotonic() + self._seconds
         while pending:
             in_time = self._wait_watermark(self._comparison.reader.cluster_time(), deadline)
-            again = {finding.key: finding for finding in self._comparison.look(pending)}
+            again = self._look(pending)
             confirmed = {key for key, now in again.items() if _is_same(now, pending[key])}
-            if not in_time or time.monotonic() >= deadline:
-                confirmed |= {key for key, now in again.items() if now.version == first[key].version}
-                return Settled(
-                    drift + [again[key] for key in again if key in confirmed],
-                    len(again) - len(confirmed),
-                )
-            drift += [again[key] for key in again if key in confirmed]
+            is_over = not in_time or time.monotonic() >= deadline
+            if is_over:
+                confirmed |= {k for k, now in again.items() if now.version == first[k].version}
+            drift += [now for key, now in again.items() if key in confirmed]
             pending = {key: now for key, now in again.items() if key not in confirmed}
-        return Settled(drift, 0)
+            if is_over:
+                break
+        return Settled(drift, len(pending))
+
+    def _look(self, keys: Iterable[Key]) -> dict[Key, Finding]:
+        return {finding.key: finding for finding in self._comparison.look(keys)}
 
     def _wait_watermark(self, noted: Timestamp, deadline: float) -> bool:
         """Whether the index reflects everything up to `noted`, waiting for it until `deadline`."""
-        began = self._watermark()
-        if self._stood and began == self._stood_at:
-            deadline = min(deadline, time.monotonic() + STANDSTILL_SECONDS)
-        now = began
+        began = now = self._watermark()
         while now is None or now < noted:
+            if self._stood_still == (noted, now):
+                return False  # Waited for in vain before, and nothing was written since.
             if time.monotonic() >= deadline:
-                self._stood, self._stood_at = now == began, now
+                self._stood_still = (noted, now) if now == began else None
                 return False
             self._comparison.pause_point()
             time.sleep(POLL_SECONDS)

@@ -39,8 +39,9 @@ from retriever.records import (
     SearchResponse,
 )
 
-ROUNDS = 3
-"""How often a page is asked for while commits get in between."""
+ROUNDS = 5
+"""How often a page is asked for while commits get in between. Two settle a document that was
+written just now; a third is rare even beside a writer that does nothing else."""
 SPARE_HITS = 10
 """Asked for beyond the limit: orphans and chunks not committed yet seldom take more places."""
 LARGEST_PAGE = 1_000

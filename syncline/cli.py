@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -28,24 +28,24 @@ app = typer.Typer(
 )
 
 ConfigFile = Annotated[
-    Optional[Path],  # noqa: UP007  (typer reads it at run time)
+    Path | None,
     typer.Option("--config", "-c", help="Settings file. Default: syncline.toml, if there is one."),
 ]
 DataDir = Annotated[
-    Optional[Path],  # noqa: UP007
+    Path | None,
     typer.Option("--data-dir", help="Where the local parts keep their data (.syncline)."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Url = Annotated[
-    Optional[str],  # noqa: UP007
+    str | None,
     typer.Option("--url", help="Address of a running Syncline. Default: the one of the data dir."),
 ]
 HttpPort = Annotated[
-    Optional[int],  # noqa: UP007
+    int | None,
     typer.Option("--http-port", help="Port of the HTTP service; 0 picks a free one."),
 ]
 MongoPort = Annotated[
-    Optional[int],  # noqa: UP007
+    int | None,
     typer.Option("--mongo-port", help="Port of the local MongoDB; 0 picks a free one."),
 ]
 LogLevel = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")]
@@ -95,7 +95,7 @@ def serve(
 @app.command()
 def load(
     paths: Annotated[
-        Optional[list[Path]],  # noqa: UP007
+        list[Path] | None,
         typer.Argument(help="JSONL, Markdown, text and HTML files, or directories of them."),
     ] = None,
     sample: Annotated[
@@ -128,7 +128,7 @@ def search(
     limit: Annotated[int, typer.Option("--limit", "-n", help="1 to 100.")] = 5,
     mode: Annotated[str, typer.Option(help="hybrid, dense or sparse.")] = "hybrid",
     filter_: Annotated[
-        Optional[str],  # noqa: UP007
+        str | None,
         typer.Option("--filter", help='As JSON: {"field": value | [values] | {"gte": ...}}.'),
     ] = None,
     config: ConfigFile = None,
@@ -202,7 +202,7 @@ def doctor(config: ConfigFile = None, data_dir: DataDir = None, as_json: AsJson 
 @app.command()
 def demo(
     data_dir: Annotated[
-        Optional[Path],  # noqa: UP007
+        Path | None,
         typer.Option("--data-dir", help="Keep the data here. Default: a temporary directory."),
     ] = None,
 ) -> None:

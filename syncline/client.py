@@ -14,7 +14,7 @@ from syncline.settings import Configuration
 
 
 class Client:
-    """One running Syncline. Raises `Unavailable` if there is none, `Misconfigured` if it refuses."""
+    """One running Syncline. Raises `Unavailable` if none answers, `Misconfigured` if it refuses."""
 
     def __init__(self, url: str, api_key: str = "", *, timeout_seconds: float = 30) -> None:
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
@@ -27,7 +27,10 @@ class Client:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._http.close()
 

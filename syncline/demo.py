@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import signal
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +16,7 @@ from rich.rule import Rule
 from syncline import show
 from syncline.client import Client
 from syncline.errors import Unavailable
+from syncline.running import running
 from syncline.sample import sample_documents
 
 WAIT_SECONDS = 900.0
@@ -46,51 +43,33 @@ def run(data_dir: Path | None) -> int:
         return _verify(client)
 
 
-@contextlib.contextmanager
-def running(data_dir: Path, *options: str) -> Iterator[Mapping[str, Any]]:
-    """`syncline up` as a process of its own on free ports; yields the facts of its ready line."""
-    command = [sys.executable, "-m", "syncline", "up", "--data-dir", str(data_dir)]
-    command += ["--mongo-port", "0", "--http-port", "0", *options]
-    log = data_dir / "up.log"
-    data_dir.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as stderr:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
-    try:
-        line = process.stdout.readline() if process.stdout else ""
-        if not line:
-            process.wait(30)
-            tail = "\n".join(log.read_text(errors="replace").splitlines()[-8:])
-            raise Unavailable("syncline up", f"it ended with {process.returncode}:\n{tail}")
-        yield json.loads(line)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if process.stdout:
-            process.stdout.close()
-
-
 def _scratch() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="syncline-demo-", ignore_cleanup_errors=True)
 
 
 def _backfill(database: Any, client: Client) -> None:
     documents = list(sample_documents())
-    show.out.print(f"\n[bold]1. Load[/] {len(documents)} documents into MongoDB and watch them arrive")
+    show.out.print(
+        f"\n[bold]1. Load[/] {len(documents)} documents into MongoDB and watch them arrive"
+    )
     for collection in sorted({name for name, _ in documents}):
         database[collection].insert_many([d for name, d in documents if name == collection])
     started = time.monotonic()
-    columns = (TextColumn("   indexed"), BarColumn(), TextColumn("{task.fields[rate]}"), TimeElapsedColumn())
+    columns = (
+        TextColumn("   indexed"),
+        BarColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=show.out) as bar:
         task = bar.add_task("", total=len(documents), rate="")
         while True:
             facts = client.status()
             done = sum(facts["documents"][state] for state in ("indexed", "failed"))
             rate = facts["embedded_total"] / max(0.001, time.monotonic() - started)
-            text = f"{done}/{len(documents)} documents, {facts['embedded_total']} chunks, {rate:.0f}/s"
+            text = (
+                f"{done}/{len(documents)} documents, {facts['embedded_total']} chunks, {rate:.0f}/s"
+            )
             bar.update(task, completed=done, rate=text)
             if done >= len(documents) and facts["pending"] == 0:
                 break
@@ -101,9 +80,13 @@ def _backfill(database: Any, client: Client) -> None:
 
 
 def _edits(database: Any, client: Client) -> None:
-    show.out.print("\n[bold]2. Change things[/]: from MongoDB's acknowledgement until search shows it")
+    show.out.print(
+        "\n[bold]2. Change things[/]: from MongoDB's acknowledgement until search shows it"
+    )
     notes = database["notes"]
-    body = [f"Paragraph {n} is about a lighthouse keeper and his log, night {n}." for n in range(400)]
+    body = [
+        f"Paragraph {n} is about a lighthouse keeper and his log, night {n}." for n in range(400)
+    ]
     long = {"_id": "log", "title": "The log", "text": "\n\n".join(body), "tags": ["sea"]}
 
     def text_found(word: str) -> Callable[[], bool]:
@@ -111,11 +94,17 @@ def _edits(database: Any, client: Client) -> None:
             word in hit["text"] for hit in _hits(client, word, {"collection": "notes"}, "sparse")
         )
 
-    _timed(client, "insert a long document", lambda: notes.insert_one(long), text_found("lighthouse"))
+    _timed(
+        client, "insert a long document", lambda: notes.insert_one(long), text_found("lighthouse")
+    )
     body[200] = "On this night a zeppelin passed over the lighthouse."
     edit = {"$set": {"text": "\n\n".join(body)}}
-    _timed(client, "edit one of its 400 paragraphs", lambda: notes.update_one({"_id": "log"}, edit),
-           text_found("zeppelin"))
+    _timed(
+        client,
+        "edit one of its 400 paragraphs",
+        lambda: notes.update_one({"_id": "log"}, edit),
+        text_found("zeppelin"),
+    )
     _timed(
         client,
         "edit only a tag",
@@ -125,7 +114,9 @@ def _edits(database: Any, client: Client) -> None:
     _timed(
         client,
         "insert a short document",
-        lambda: notes.insert_one({"_id": "tea", "title": "Tea", "text": "Steep oolong for 3 minutes."}),
+        lambda: notes.insert_one(
+            {"_id": "tea", "title": "Tea", "text": "Steep oolong for 3 minutes."}
+        ),
         text_found("oolong"),
     )
     _timed(
@@ -134,8 +125,12 @@ def _edits(database: Any, client: Client) -> None:
         lambda: notes.delete_one({"_id": "log"}),
         lambda: not _hits(client, "lighthouse", {"collection": "notes", "document_id": "log"}),
     )
-    _timed(client, "drop the collection", notes.drop,
-           lambda: not _hits(client, "oolong", {"collection": "notes"}))
+    _timed(
+        client,
+        "drop the collection",
+        notes.drop,
+        lambda: not _hits(client, "oolong", {"collection": "notes"}),
+    )
 
 
 def _timed(client: Client, what: str, write: Callable[[], Any], seen: Callable[[], bool]) -> None:
@@ -167,6 +162,3 @@ def _verify(client: Client) -> int:
     report = client.verify(deep=True, repair=False)
     show.verified(report)
     return 0 if report["in_sync"] else 1
-
-
-

@@ -11,7 +11,9 @@ import structlog
 def configure_logging(level: str = "warning", *, as_json: bool = False) -> None:
     """Set up structlog and the standard library's logging. Called once, by an entry point."""
     number = logging.getLevelNamesMapping()[level.upper()]
-    logging.basicConfig(stream=sys.stderr, level=number, format="%(levelname)s %(name)s %(message)s")
+    logging.basicConfig(
+        stream=sys.stderr, level=number, format="%(levelname)s %(name)s %(message)s"
+    )
     renderer = (
         structlog.processors.JSONRenderer()
         if as_json

@@ -41,7 +41,9 @@ class MongoSettings(Settings):
     @field_validator("collections", "exclude_fields", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        return [v.strip() for v in value.split(",") if v.strip()] if isinstance(value, str) else value
+        return (
+            [v.strip() for v in value.split(",") if v.strip()] if isinstance(value, str) else value
+        )
 
 
 class QdrantSettings(Settings):
@@ -133,13 +135,17 @@ def load_settings(file: Path | None = None, **overrides: dict[str, Any]) -> Conf
 
     Raises `Misconfigured` naming key, value and remedy.
     """
-    named = file or (Path(os.environ["SYNCLINE_CONFIG"]) if "SYNCLINE_CONFIG" in os.environ else None)
+    named = file or (
+        Path(os.environ["SYNCLINE_CONFIG"]) if "SYNCLINE_CONFIG" in os.environ else None
+    )
     raw = _read_toml(named or Path("syncline.toml"), required=named is not None)
     try:
         base = Configuration(**raw)
         return base if not overrides else _override(base, overrides)
     except ValidationError as error:
-        raise Misconfigured(_explain(error), "correct it in syncline.toml or the variable") from None
+        raise Misconfigured(
+            _explain(error), "correct it in syncline.toml or the variable"
+        ) from None
 
 
 def _override(base: Configuration, overrides: dict[str, dict[str, Any]]) -> Configuration:

@@ -78,7 +78,9 @@ def hits(answer: Mapping[str, Any]) -> None:
     for number, hit in enumerate(answer["hits"], 1):
         title = hit["title"] or hit["document_id"]
         place = f"{hit['collection']}/{hit['document_id']} #{hit['position']}"
-        out.print(f"[bold]{number}. {escape(title)}[/]  [dim]{escape(place)}  {hit['score']:.4f}[/]")
+        out.print(
+            f"[bold]{number}. {escape(title)}[/]  [dim]{escape(place)}  {hit['score']:.4f}[/]"
+        )
         text = textwrap.shorten(" ".join(hit["text"].split()), 240, placeholder=" ...")
         out.print(textwrap.indent(textwrap.fill(text, 92), "   "), markup=False)
     if not answer["hits"]:

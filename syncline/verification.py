@@ -60,6 +60,3 @@ def _stopped(config: Configuration) -> Iterator[Worker]:
         check(worker.client, worker.scope)
         index.open(make_recipe(worker.embedder, worker.chunker))
         yield worker
-
-
-

@@ -41,9 +41,7 @@ class Worker:
     acknowledge it.
     """
 
-    def __init__(
-        self, config: Configuration, uri: str, index: Index, embedder: Embedder
-    ) -> None:
+    def __init__(self, config: Configuration, uri: str, index: Index, embedder: Embedder) -> None:
         for name, rule in config.mapping.items():
             check_rule(name, rule)
         self.config = config

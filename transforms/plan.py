@@ -95,9 +95,7 @@ def plan_removal(removal: Removal, entry: Entry | None, stored: Collection[str])
     """A tombstone, which keeps older versions from coming back, and no chunks."""
     tombstone = Entry(key=removal.key, version=removal.version, state="deleted")
     gone = entry is not None and entry.state == "deleted"
-    return Plan(
-        entry=tombstone, before=entry, removed=tuple(stored), unchanged=gone and not stored
-    )
+    return Plan(entry=tombstone, before=entry, removed=tuple(stored), unchanged=gone and not stored)
 
 
 def plan_failure(failed: Failed, entry: Entry | None) -> Plan:

@@ -159,7 +159,7 @@ def test_an_index_changes_no_meaning(store: Store, indexed: FieldType) -> None:
 @pytest.mark.beyond_local_mode("it compares integers with floats exactly")
 def test_ranges_compare_as_floats(store: Store) -> None:
     """Integers that are one as 64-bit floats are one to a range, and differ to a match."""
-    conditions = [
+    conditions: list[Condition] = [
         Range(path=F, gt=2.0**53),
         Range(path=F, gte=2.0**53, lte=2.0**53),
         Match(path=F, values=(2**53 + 1,)),

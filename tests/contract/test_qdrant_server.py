@@ -231,7 +231,13 @@ def test_reads_see_what_was_written(server: Answering, store: QdrantStore) -> No
     """Reads ask a majority of the replicas."""
     server.answer = (200, {}, json.dumps({"result": [], "status": "ok", "time": 0}).encode())
     assert store.retrieve([AN_ID]) == []
-    assert "consistency=majority" in server.requests[0][1]
+    server.answer = (200, {}, b'{"result": {"points": []}, "status": "ok", "time": 0}')
+    assert store.scroll(ALWAYS, limit=1) == ([], None)
+    one = np.ones(8, dtype=np.float32)
+    assert store.query(dense=one, sparse=None, condition=None, limit=1) == []
+    assert len(server.requests) == 3
+    for _, path, _ in server.requests:
+        assert "consistency=majority" in path
 
 
 def test_a_guarded_write_as_it_is_sent() -> None:

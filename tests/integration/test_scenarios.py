@@ -19,7 +19,7 @@ from bson.binary import Binary
 from pymongo import MongoClient
 
 from syncline.client import Client
-from syncline.demo import running
+from syncline.running import running
 from tests.pipeline import paragraphs
 
 HASH = {"SYNCLINE_EMBEDDER_MODEL": "hash:128"}
@@ -101,12 +101,12 @@ def test_an_insert_is_found_in_every_mode(app: Running, notes: Any) -> None:
 
 def test_one_paragraph_of_a_long_document(app: Running, notes: Any) -> None:
     """Editing one paragraph embeds a few chunks; editing a tag embeds none."""
-    notes.insert_one({"_id": 1, "text": paragraphs(400), "tag": "old"})
+    notes.insert_one({"_id": 1, "text": paragraphs(900), "tag": "old"})
     app.settle()
     chunks = app.document(notes.name, "1")["chunks"]  # type: ignore[index]
     assert len(chunks) >= 60
     before = app.embedded()
-    notes.update_one({"_id": 1}, {"$set": {"text": paragraphs(400, p200="A zeppelin passed.")}})
+    notes.update_one({"_id": 1}, {"$set": {"text": paragraphs(900, p200="A zeppelin passed.")}})
     app.settle()
     assert 1 <= app.embedded() - before <= 5
     assert app.hits("zeppelin", "sparse", collection=notes.name)
@@ -273,14 +273,13 @@ def test_stop_and_start_embeds_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         assert after["embedded_total"] == 0 and after["chunks"] == before["chunks"]
 
 
-def test_killed_in_the_middle_it_converges(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_in_the_middle_it_converges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """kill -9 during a backfill and edits; after a restart, `verify --deep` finds no drift."""
     monkeypatch.setenv(*next(iter(HASH.items())))
     with running(tmp_path) as facts:
         app = Running(facts, tmp_path)
-        app.db["notes"].insert_many([{"_id": n, "text": paragraphs(n % 40)} for n in range(400)])
+        texts = [f"Night {n}. {paragraphs(n % 40)}" for n in range(400)]
+        app.db["notes"].insert_many([{"_id": n, "text": text} for n, text in enumerate(texts)])
         app.db["notes"].delete_many({"_id": {"$lt": 50}})
         eventually(lambda: app.embedded() > 50)
         os.kill(facts["pid"], signal.SIGKILL)

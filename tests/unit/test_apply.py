@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from models.ids import key_of
@@ -16,7 +18,7 @@ def pipeline() -> Pipeline:
     return Pipeline()
 
 
-def entry(pipeline: Pipeline, doc_id: object, collection: str = "notes"):  # type: ignore[no-untyped-def]
+def entry(pipeline: Pipeline, doc_id: object, collection: str = "notes") -> Any:
     return pipeline.index.entries([key_of(collection, doc_id)]).get(key_of(collection, doc_id))
 
 
@@ -178,7 +180,7 @@ def test_a_twin_that_was_overtaken_does_no_harm(pipeline: Pipeline) -> None:
     pipeline.run(put(1, (5, 1), text="first"))
     embed = pipeline.embedder.embed_batches
 
-    def overtaken(batch):  # type: ignore[no-untyped-def]
+    def overtaken(batch: Any) -> Any:
         pipeline.embedder.embed_batches = embed  # type: ignore[method-assign]
         twin.run(put(1, (5, 9), text="newest"))
         return embed(batch)

@@ -27,7 +27,12 @@ def shelf(tmp_path: Path) -> Iterator[Shelf]:
 def between(shelf: Shelf, *writes: Callable[[], object]) -> None:
     """Let the n-th write happen after the n-th query, before the ledger is read."""
     waiting = list(writes)
-    shelf.store.after_query = lambda: waiting.pop(0)() and None if waiting else None
+
+    def write_next() -> None:
+        if waiting:
+            waiting.pop(0)()
+
+    shelf.store.after_query = write_next
 
 
 def test_a_commit_between_query_and_entry_gives_the_new_version(shelf: Shelf) -> None:

@@ -1,0 +1,208 @@
+"""The search endpoint over HTTP: its answers, its limits, and every way to ask wrongly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from retriever.app import create_app
+from retriever.guard import LARGEST_BODY
+from retriever.search import Retriever
+from syncline.errors import Misconfigured, Rejected, Unavailable
+from syncline.telemetry import Telemetry
+from tests.retrieval import Shelf
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> \u202e \U0001f30a \x07"
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Iterator[Shelf]:
+    made = Shelf(tmp_path / "index")
+    made.put("log/1901", "calm sea", "heavy storm", metadata={"year": 1901})
+    made.put("hostile", HOSTILE, title=HOSTILE)
+    made.reflect(77)
+    yield made
+    made.store.close()
+
+
+@pytest.fixture
+def client(shelf: Shelf) -> TestClient:
+    return client_of(shelf.retriever)
+
+
+def client_of(retriever: Retriever, telemetry: Telemetry | None = None) -> TestClient:
+    app = create_app(
+        retriever,
+        status=lambda: {"state": "streaming"},
+        ready=lambda: (True, {}),
+        telemetry=telemetry or Telemetry(),
+        api_key=None,
+        failed=lambda limit: [],
+        verify=None,
+    )
+    return TestClient(app, raise_server_exceptions=False)
+
+
+class Broken:
+    """Stands where a retriever stands, and raises."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def search(self, request: Any) -> Any:
+        raise self._error
+
+
+def test_the_answer_has_exactly_the_promised_shape(client: TestClient) -> None:
+    """Hits, as_of and took_ms, and of a hit the eight promised fields."""
+    answer = client.post("/v1/search", json={"query": "storm", "mode": "sparse"})
+    assert answer.status_code == 200
+    body = answer.json()
+    assert body.keys() == {"hits", "as_of", "took_ms"}
+    assert body["as_of"] == "77.1"
+    [hit] = body["hits"]
+    assert hit.keys() == {
+        *("id", "score", "document_id", "collection"),
+        *("position", "title", "text", "metadata"),
+    }
+    assert (hit["document_id"], hit["position"], hit["text"]) == ("log/1901", 1, "heavy storm")
+
+
+def test_filter_and_limit_reach_the_search(client: TestClient) -> None:
+    """The optional fields of a request are obeyed."""
+    asked = {"query": "sea storm", "limit": 1, "filter": {"year": {"gte": 1900}}}
+    assert len(client.post("/v1/search", json=asked).json()["hits"]) == 1
+    asked = {"query": "sea storm", "filter": {"year": {"gte": 1902}}}
+    assert client.post("/v1/search", json=asked).json()["hits"] == []
+
+
+def test_hostile_text_comes_back_as_it_is(client: TestClient) -> None:
+    """Text is data: nothing is escaped, lost or run on its way through JSON."""
+    found = client.post("/v1/search", json={"query": "alert script"})
+    assert found.headers["content-type"] == "application/json"
+    assert found.headers["x-content-type-options"] == "nosniff"
+    assert HOSTILE in {hit["text"] for hit in found.json()["hits"]}
+    assert HOSTILE in {hit["title"] for hit in found.json()["hits"]}
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "query"),
+        ({"query": ""}, "query"),
+        ({"query": " \n\t\u3000"}, "query"),
+        ({"query": 7}, "query"),
+        ({"query": "x" * 10_001}, "query"),
+        ({"query": "x", "limit": 0}, "limit"),
+        ({"query": "x", "limit": 101}, "limit"),
+        ({"query": "x", "limit": "5"}, "limit"),
+        ({"query": "x", "limit": True}, "limit"),
+        ({"query": "x", "limit": 1e999}, "limit"),
+        ({"query": "x", "mode": "fuzzy"}, "mode"),
+        ({"query": "x", "filter": None}, "filter"),
+        ({"query": "x", "filter": []}, "filter"),
+        ({"query": "x", "filter": {"year": {"near": 3}}}, "filter.year"),
+        ({"query": "x", "filter": {"year": None}}, "filter.year"),
+        ({"query": "x", "filter": {"a.b": [{}]}}, "filter.a.b"),
+        ({"query": "x", "filter": {'a"b': 1}}, 'filter.a"b'),
+        ({"query": "x", "filter": {"": 1}}, "filter"),
+        ({"query": "x", "top_k": 3}, "top_k"),
+        ([], "body"),
+        ("text", "body"),
+        (None, "body"),
+    ],
+)
+def test_a_wrong_request_is_told_its_field(client: TestClient, body: Any, field: str) -> None:
+    """422 with the field's name and the problem, in the one shape of all errors."""
+    answer = client.post("/v1/search", json=body) if body is not None else client.post("/v1/search")
+    assert answer.status_code == 422
+    assert answer.json()["error"].keys() == {"field", "problem"}
+    assert answer.json()["error"]["field"] == field
+
+
+@pytest.mark.parametrize("body", ["{", '{"query": }', "[" * 100_000, b"\xff\xfe"])
+def test_malformed_json_is_400(client: TestClient, body: str | bytes) -> None:
+    """What cannot be read at all is refused as such, whatever it is."""
+    answer = client.post(
+        "/v1/search", content=body, headers={"content-type": "application/json"}
+    )
+    assert answer.status_code == 400
+    assert answer.json()["error"]["problem"]
+
+
+@pytest.mark.parametrize("query", ["\ud800", "a\x00b", "x " * 5_000, "\U0001f30a", "' OR 1=1 --"])
+def test_no_query_is_an_error_of_ours(client: TestClient, query: str) -> None:
+    """Broken Unicode, NULs and the longest query are answered or refused, never a 500."""
+    body = {"query": query, "filter": {"tag": query}}
+    assert client.post("/v1/search", json=body).status_code in (200, 422)
+
+
+def test_a_body_over_the_limit_is_413(client: TestClient) -> None:
+    """A megabyte is enough for anyone; more is refused without being parsed."""
+    answer = client.post("/v1/search", content=b" " * (LARGEST_BODY + 1))
+    assert answer.status_code == 413
+    assert answer.json()["error"]["field"] == "body"
+
+
+def test_an_endless_body_is_413(client: TestClient) -> None:
+    """A body that does not say its length is cut off at the limit, not collected."""
+    sent = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal sent
+        while sent < 5 * LARGEST_BODY:
+            sent += 100_000
+            yield b" " * 100_000
+
+    assert client.post("/v1/search", content=endless()).status_code == 413
+
+
+def test_a_store_that_is_away_is_503_with_retry_after() -> None:
+    """The service is named, and when to ask again."""
+    answer = client_of(Broken(Unavailable("qdrant", "refused"))).post(  # type: ignore[arg-type]
+        "/v1/search", json={"query": "x"}
+    )
+    assert answer.status_code == 503
+    assert int(answer.headers["retry-after"]) >= 1
+    assert answer.json() == {"error": {"problem": "refused", "service": "qdrant"}}
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (Misconfigured("/secret/path cannot be used", "remove /secret/path"), 503),
+        (RuntimeError("/secret/path"), 500),
+    ],
+)
+def test_our_own_troubles_are_not_shown(error: Exception, status: int) -> None:
+    """Neither paths nor tracebacks leave the process."""
+    answer = client_of(Broken(error)).post("/v1/search", json={"query": "x"})  # type: ignore[arg-type]
+    assert answer.status_code == status
+    assert answer.json()["error"]["problem"]
+    assert "secret" not in answer.text
+    assert "Traceback" not in answer.text
+
+
+def test_a_query_that_the_model_refuses_is_422() -> None:
+    """No finite vector for a query is the query's problem."""
+    answer = client_of(Broken(Rejected("embed", "no finite vector"))).post(  # type: ignore[arg-type]
+        "/v1/search", json={"query": "x"}
+    )
+    assert answer.status_code == 422
+    assert answer.json() == {"error": {"problem": "no finite vector", "field": "query"}}
+
+
+def test_searches_are_counted_by_mode(shelf: Shelf) -> None:
+    """Each answered search is one observation of its mode's histogram."""
+    telemetry = Telemetry()
+    client = client_of(shelf.retriever, telemetry)
+    client.post("/v1/search", json={"query": "storm", "mode": "sparse"})
+    client.post("/v1/search", json={"query": "", "mode": "dense"})
+    metrics = client.get("/metrics")
+    assert metrics.headers["content-type"].startswith("text/plain; version=")
+    assert 'syncline_search_seconds_count{mode="sparse"} 1.0' in metrics.text
+    assert 'mode="dense"' not in metrics.text
