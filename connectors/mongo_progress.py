@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from bson import json_util
 
 from connectors.mongo import just_below
 from connectors.mongo_events import Happening
+from connectors.mongo_snapshot import After, Found
 from connectors.mongo_stream import Idle
 from models.ids import encode_cursor_id
 from models.records import Cursor, Position, Timestamp, Version
@@ -28,8 +29,7 @@ class PositionOwner:
 
 class _Running(NamedTuple):
     begun: Cursor
-    last_id: Any
-    moved: bool
+    after: After
 
 
 class Progress:
@@ -42,7 +42,7 @@ class Progress:
         # A snapshot shows at least what its own time shows, and the stream begins there.
         self._settled = Timestamp(position.start.seconds, position.start.increment)
         self._watermark = position.watermark
-        self._running = {c.collection: _Running(c, None, False) for c in position.cursors}
+        self._running = {c.collection: _Running(c, None) for c in position.cursors}
 
     @property
     def cursors(self) -> tuple[Cursor, ...]:
@@ -68,7 +68,7 @@ class Progress:
         for collection in happening.ended:
             self._running.pop(collection, None)
         for cursor in happening.begun:
-            self._running[cursor.collection] = _Running(cursor, None, False)
+            self._running[cursor.collection] = _Running(cursor, None)
 
     def rested(self, idle: Idle) -> None:
         """The stream had nothing more."""
@@ -76,10 +76,10 @@ class Progress:
         if idle.time is not None:
             self._settled = max(self._settled, idle.time)
 
-    def found(self, cursor: Cursor, last_id: Any) -> None:
-        """Documents of a snapshot were emitted, up to `last_id` (a BSON value)."""
-        begun = self._running[cursor.collection].begun
-        self._running[cursor.collection] = _Running(begun, last_id, True)
+    def found(self, found: Found) -> None:
+        """A document of a running snapshot was emitted."""
+        collection = found.cursor.collection
+        self._running[collection] = self._running[collection]._replace(after=found.after)
 
     def finished(self, cursor: Cursor) -> None:
         """All documents of a snapshot were emitted."""
@@ -100,6 +100,6 @@ class Progress:
 
 
 def _cursor(running: _Running) -> Cursor:
-    if not running.moved:
+    if running.after is None:
         return running.begun
-    return running.begun.model_copy(update={"last_id": encode_cursor_id(running.last_id)})
+    return running.begun.model_copy(update={"last_id": encode_cursor_id(*running.after)})

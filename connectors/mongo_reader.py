@@ -138,7 +138,7 @@ class MongoReader:
             ) as batches:
                 for batch in batches:
                     documents = bson.decode_all(batch, _RAW)
-                    yield [decode(raw.raw, source.codec_options) for raw in documents]
+                    yield [decode(bytes(raw.raw), source.codec_options) for raw in documents]
 
     def _can_ask_for(self, bson_id: Any) -> bool:
         """Whether the driver can send it: broken UTF-8 can be read, but not asked for."""

@@ -32,14 +32,17 @@ BATCH_DOCUMENTS = 500
 _RAW: CodecOptions[Any] = CodecOptions(document_class=RawBSONDocument)
 
 
+After = tuple[Any] | None
+"""The `_id` after which to go on (wrapped: null is an `_id` too); None: from the start."""
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """One document of the snapshot that was begun with `cursor`."""
 
     cursor: Cursor
     change: Upsert
-    resume_id: Any
-    """After which `_id` to go on: its own, or that of a document before it. None: unknown."""
+    after: After
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +129,7 @@ class _Reading:
         self._client = client
         self._projection = scope.projection()
         self._collection = database(client, scope.database)[cursor.collection]
-        self._moved = cursor.last_id is not None
-        self._last: Any = None if cursor.last_id is None else decode_id(cursor.last_id)
+        self._after: After = None if cursor.last_id is None else (decode_id(cursor.last_id),)
 
     def estimate(self) -> int:
         with translated():
@@ -139,20 +141,20 @@ class _Reading:
             for raw in self._find():
                 fields = decode(bytes(raw.raw), self._collection.codec_options)
                 if self._can_be_sent(fields["_id"]):
-                    self._moved, self._last = True, fields["_id"]
+                    self._after = (fields["_id"],)
                 key = key_of(self.cursor.collection, fields["_id"])
                 change = Upsert(key=key, version=self.cursor.version, fields=fields)
-                yield Found(self.cursor, change, self._last), len(raw.raw)
+                yield Found(self.cursor, change, self._after), len(raw.raw)
 
     def _find(self) -> Iterator[RawBSONDocument]:
         # `$expr` compares across BSON types, which a plain `$gt` does not, and uses the index.
-        after = {"$expr": {"$gt": ["$_id", {"$literal": self._last}]}} if self._moved else {}
+        rest = {"$expr": {"$gt": ["$_id", {"$literal": self._after[0]}]}} if self._after else {}
         with self._client.start_session(causal_consistency=True) as session:
             # A server that has just become primary must not answer from before our version.
             version = self.cursor.version
             session.advance_operation_time(BsonTimestamp(version.seconds, version.increment))
             with self._collection.with_options(codec_options=_RAW).find(
-                after,
+                rest,
                 self._projection,
                 sort=[("_id", 1)],
                 batch_size=BATCH_DOCUMENTS,

@@ -55,7 +55,7 @@ class MongoSource(FixedPartitionedSource[Change, None]):
     stop asked for there ends the source after a last acknowledgement.
     """
 
-    def __init__(  # noqa: PLR0913 - all but the first two are named by the caller
+    def __init__(
         self,
         client: Client,
         scope: MongoScope,
@@ -196,7 +196,7 @@ class _Partition(StatefulSourcePartition[Change, None]):
                 progress.finished(item.cursor)
                 self._control.end_backfill(item.cursor.collection)
                 continue
-            progress.found(item.cursor, item.resume_id)
+            progress.found(item)
             self._control.count_backfill(item.cursor.collection, 1)
             page.append(item.change)
         self._control.count_received(len(page))

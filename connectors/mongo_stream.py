@@ -132,7 +132,7 @@ class ChangeStream:
 
     def _advance(self, raw: RawBSONDocument, receive: Callable[[Happening | Idle], None]) -> None:
         event = decode(bytes(raw.raw), self._database.codec_options)
-        if not self._with_documents:
+        if not self._with_documents or _is_without_document(event):
             self._fetch_document(event)
         self._check_times(event)
         # An invalidate shares the version of what caused it, and means nothing by itself.
@@ -180,6 +180,11 @@ class ChangeStream:
         if self._times_known and token_time(event["_id"]) != expected:
             _log.warning("resume_token_format_unknown", effect="the watermark stays a step behind")
             self._times_known = False
+
+
+def _is_without_document(event: Fields) -> bool:
+    # Gone, most likely; but SecantusDB also finds nothing for a null `_id`, and asking is cheap.
+    return event["operationType"] == "update" and event.get("fullDocument") is None
 
 
 def _plain(token: Any) -> Token | None:

@@ -17,7 +17,6 @@ from models.conditions import All, Condition, DatetimeRange, Either, Match, Path
 
 _OPERATORS = ("gte", "gt", "lte", "lt")
 _EXACT_AS_FLOAT = 2**53
-_INT64 = range(-(2**63), 2**63)
 
 
 class InvalidFilter(ValueError):
@@ -123,7 +122,7 @@ def _number(field: str, value: float) -> float:
 
 
 def _int64(field: str, value: int) -> int:
-    if value not in _INT64:
+    if not -(2**63) <= value < 2**63:
         raise InvalidFilter(field, f"{_shown(value)} does not fit 64 bits")
     return value
 

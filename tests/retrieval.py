@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from connectors.index import Index
-from connectors.qdrant_edge import EdgeStore
 from connectors.store import Store, Stored
 from models import bm25
+from models.conditions import All
 from models.embedders import HashEmbedder
 from models.ids import key_of
 from models.points import CODEC_VERSION
@@ -29,7 +28,9 @@ from retriever.records import Hit, Mode, SearchRequest, SearchResponse
 from retriever.search import Retriever
 from transforms.plan import identify
 
-RECIPE = Recipe(model="hash-256", dimension=256, max_tokens=256, chunker="none", codec=CODEC_VERSION)
+RECIPE = Recipe(
+    model="hash-256", dimension=256, max_tokens=256, chunker="none", codec=CODEC_VERSION
+)
 
 
 class Interrupting:
@@ -60,10 +61,12 @@ class NoModel(HashEmbedder):
 
 
 class Shelf:
-    """Documents in a real Edge index, and the retriever over it."""
+    """Documents in an index that is emptied first, and the retriever over it."""
 
-    def __init__(self, path: Path) -> None:
-        self.store = Interrupting(EdgeStore(path))
+    def __init__(self, store: Store) -> None:
+        store.create(RECIPE.dimension)
+        store.delete_where(All(conditions=()))
+        self.store = Interrupting(store)
         self.embedder = HashEmbedder()
         self.index = Index(self.store)  # type: ignore[arg-type]
         self.index.open(RECIPE)
@@ -80,7 +83,9 @@ class Shelf:
         self.commit(doc_id, now, at=at, collection=collection, **fields)
         self.index.delete([i for i in old if i not in now])
 
-    def stage(self, doc_id: Any, *texts: str, collection: str = "notes", **metadata: Any) -> tuple[str, ...]:
+    def stage(
+        self, doc_id: Any, *texts: str, collection: str = "notes", **metadata: Any
+    ) -> tuple[str, ...]:
         """Chunks that no entry lists yet; returns their ids."""
         key = key_of(collection, doc_id)
         chunks = [Chunk(text=text, input=text, headings=("Top",)) for text in texts]
@@ -89,7 +94,13 @@ class Shelf:
         return tuple(identified)
 
     def commit(
-        self, doc_id: Any, chunks: Sequence[str], *, at: int, collection: str = "notes", **fields: Any
+        self,
+        doc_id: Any,
+        chunks: Sequence[str],
+        *,
+        at: int,
+        collection: str = "notes",
+        **fields: Any,
     ) -> None:
         """The entry that lists `chunks`."""
         fields = {"state": "indexed", "title": f"Title of {doc_id}", **fields}
@@ -103,7 +114,9 @@ class Shelf:
         self.index.commit([Entry(key=key, version=Version(at, 1), state="deleted")])
         self.index.delete(old)
 
-    def fail(self, doc_id: Any, *, at: int, chunks: Sequence[str] = (), collection: str = "notes") -> None:
+    def fail(
+        self, doc_id: Any, *, at: int, chunks: Sequence[str] = (), collection: str = "notes"
+    ) -> None:
         """The newest version failed; `chunks` are of the last good one."""
         failure = Failure(step="map", reason="no <text> there", attempts=2)
         self.commit(doc_id, chunks, at=at, collection=collection, state="failed", failure=failure)

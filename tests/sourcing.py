@@ -15,7 +15,7 @@ from bytewax.dataflow import Dataflow
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
 
 from connectors.mongo import Client, MongoScope
-from connectors.mongo_source import Limits, MongoSource
+from connectors.mongo_source import MongoSource
 from models.ids import decode_id
 from models.records import ALL_COLLECTIONS, Change, Delete, Floor, Key, Position, Upsert, Version
 from syncline.control import Control
@@ -111,14 +111,17 @@ class Reading(StatelessSinkPartition[Change], DynamicSink[Change]):
     def wait_until_settled(self, at: Any) -> None:
         """Wait until the watermark has passed a cluster time."""
         self.wait_for(
-            lambda: self.position
-            and self.position.watermark
-            and self.position.watermark >= (at.time, at.inc)
+            lambda: (
+                self.position
+                and self.position.watermark
+                and self.position.watermark >= (at.time, at.inc)
+            )
         )
 
-    def of(self, collection: str) -> list[Change]:
+    def of(self, collection: str) -> list[Upsert | Delete]:
         """The changes of a collection's documents, in order."""
-        return [c for c in self.written if not isinstance(c, Floor) and c.key[0] == collection]
+        changes = [c for c in self.written if not isinstance(c, Floor)]
+        return [change for change in changes if change.key.collection == collection]
 
     @property
     def floors(self) -> list[tuple[str, Version]]:

@@ -23,8 +23,6 @@ MAX_ITEMS = 256
 MAX_CHARACTERS = 4_096
 """Strings longer than this are left out where nobody asked for them: they are no filter values."""
 
-_INT64 = range(-(2**63), 2**63)
-
 
 def scalar(value: Any) -> Scalar | None:
     """The JSON scalar for a BSON value, or None where there is none.
@@ -39,7 +37,7 @@ def scalar(value: Any) -> Scalar | None:
         case str():
             return str(value)
         case int():
-            return int(value) if value in _INT64 else None
+            return int(value) if -(2**63) <= value < 2**63 else None
         case float():
             return value if math.isfinite(value) else None
         case datetime() | DatetimeMS() | Timestamp():

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
+from connectors.qdrant_edge import EdgeStore
+from connectors.store import Store
 from retriever.search import ROUNDS
 from tests.retrieval import Shelf, texts
 
@@ -15,13 +16,20 @@ OLD = {"storm old one", "storm old two"}
 NEW = {"storm new one", "storm new two"}
 
 
+@pytest.fixture(scope="module")
+def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """One real engine for the module: making one is most of a test's time."""
+    store = EdgeStore(tmp_path_factory.mktemp("edge") / "index")
+    yield store
+    store.close()
+
+
 @pytest.fixture
-def shelf(tmp_path: Path) -> Iterator[Shelf]:
-    made = Shelf(tmp_path / "index")
+def shelf(edge: Store) -> Shelf:
+    made = Shelf(edge)
     made.put("log", *sorted(OLD), at=10)
     made.reflect(10)
-    yield made
-    made.store.close()
+    return made
 
 
 def between(shelf: Shelf, *writes: Callable[[], object]) -> None:

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from bson import ObjectId
 
+from connectors.qdrant_edge import EdgeStore
+from connectors.store import Store
 from models.filters import InvalidFilter
 from retriever.search import LARGEST_PAGE, Retriever
 from tests.retrieval import NoModel, Shelf, texts
 
 
+@pytest.fixture(scope="module")
+def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """One real engine for the module: making one is most of a test's time."""
+    store = EdgeStore(tmp_path_factory.mktemp("edge") / "index")
+    yield store
+    store.close()
+
+
 @pytest.fixture
-def shelf(tmp_path: Path) -> Iterator[Shelf]:
-    made = Shelf(tmp_path / "index")
-    yield made
-    made.store.close()
+def shelf(edge: Store) -> Shelf:
+    made = Shelf(edge)
+    return made
 
 
 def test_a_hit_says_all_about_its_chunk(shelf: Shelf) -> None:
@@ -265,7 +273,13 @@ def test_a_string_that_reads_as_json_needs_quotes(shelf: Shelf) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ['{"$oid": "zz"}', '{"$numberDecimal": "x"}', "[" * 5_000, '"\\ud800"', '{"$date": {"$numberLong": "9' + "9" * 30 + '"}}'],
+    [
+        '{"$oid": "zz"}',
+        '{"$numberDecimal": "x"}',
+        "[" * 5_000,
+        '"\\ud800"',
+        '{"$date": {"$numberLong": "9' + "9" * 30 + '"}}',
+    ],
 )
 def test_an_id_that_is_no_extended_json_is_unknown(shelf: Shelf, text: str) -> None:
     """Whatever is asked for, the answer is only that it is not there."""
