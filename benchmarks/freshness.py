@@ -11,10 +11,10 @@ from typing import Any
 from pymongo import MongoClient
 
 from benchmarks.corpus import real_paragraphs
+from benchmarks.parts import configuration
 from syncline.assemble import load_embedder
 from syncline.client import Client
 from syncline.running import running
-from benchmarks.parts import configuration
 
 ROUNDS = 20
 PARAGRAPHS = 120

@@ -10,8 +10,8 @@ from typing import Any
 from benchmarks.corpus import real_documents, real_paragraphs
 from benchmarks.parts import configuration, local_mongo, run_until_settled
 from models.embedders import SentenceTransformerEmbedder
-from models.records import Upsert, Version
 from models.ids import key_of
+from models.records import Upsert, Version
 from syncline.assemble import load_embedder, make_chunker
 from syncline.rules import MappingRule
 from transforms.clean import clean

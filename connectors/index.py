@@ -247,7 +247,8 @@ class Index:
             self.store.count(points.of_kind("entry", Match(path=(OWN, "state"), values=(state,))))
             for state in ("indexed", "failed", "deleted")
         ]
-        return Counts(*states, self.store.count(points.of_kind("chunk")))
+        indexed, failed, deleted = states
+        return Counts(indexed, failed, deleted, self.store.count(points.of_kind("chunk")))
 
     def scroll(
         self, condition: Condition, *, payload: bool | Sequence[str] = True, page: int = PAGE
@@ -299,10 +300,8 @@ def _field_type(value: Any) -> FieldType | None:
     item = value[0] if isinstance(value, (list, tuple)) and value else value
     if isinstance(item, bool):
         return "bool"
-    if isinstance(item, int):
-        return "integer"
-    if isinstance(item, float):
-        return "float"
+    if isinstance(item, (int, float)):
+        return "float"  # a range over an integer index would not find 1.5 in the next document
     if isinstance(item, str):
         return "datetime" if parse_date(item) else "keyword"
     return None

@@ -13,6 +13,7 @@ import bson
 from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.errors import InvalidBSON
+from bson.raw_bson import RawBSONDocument
 from bson.timestamp import Timestamp as BsonTimestamp
 from pymongo import MongoClient
 from pymongo.database import Database
@@ -36,6 +37,7 @@ __all__ = [
     "decode",
     "just_below",
     "list_collections",
+    "raw_options",
     "timestamp",
     "token_time",
     "translate",
@@ -157,6 +159,12 @@ def decode(raw: bytes, options: CodecOptions[Fields]) -> Fields:
     except InvalidBSON:
         lenient = options.with_options(uuid_representation=UuidRepresentation.UNSPECIFIED)
         return bson.decode(raw, lenient)
+
+
+def raw_options(options: CodecOptions[Fields]) -> CodecOptions[RawBSONDocument]:
+    """The same for arguments, but answers stay BSON, so that their sizes are known."""
+    raw: CodecOptions[RawBSONDocument] = options.with_options(document_class=RawBSONDocument)
+    return raw
 
 
 # --- checks ---------------------------------------------------------------------------------------

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import bson
-from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from bson.timestamp import Timestamp as BsonTimestamp
 
 from connectors.inbox import Inbox
-from connectors.mongo import SERVICE, Client, MongoScope, database, decode, translated
+from connectors.mongo import SERVICE, Client, MongoScope, database, decode, raw_options, translated
 from models.ids import decode_id, key_of
 from models.records import Cursor, Upsert
 from syncline.control import Control
@@ -28,8 +27,6 @@ BUFFER_BYTES = 32_000_000
 """Two of the largest documents; some thousand usual ones, more than a page of any size."""
 BATCH_DOCUMENTS = 500
 """A network round trip a batch; the server also ends a batch at 16 MB."""
-
-_RAW: CodecOptions[Any] = CodecOptions(document_class=RawBSONDocument)
 
 
 After = tuple[Any] | None
@@ -153,7 +150,9 @@ class _Reading:
             # A server that has just become primary must not answer from before our version.
             version = self.cursor.version
             session.advance_operation_time(BsonTimestamp(version.seconds, version.increment))
-            with self._collection.with_options(codec_options=_RAW).find(
+            with self._collection.with_options(
+                codec_options=raw_options(self._collection.codec_options)
+            ).find(
                 rest,
                 self._projection,
                 sort=[("_id", 1)],

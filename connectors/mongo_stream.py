@@ -20,6 +20,7 @@ from connectors.mongo import (
     database,
     decode,
     just_below,
+    raw_options,
     timestamp,
     token_time,
 )
@@ -35,8 +36,6 @@ _log = structlog.get_logger(__name__)
 AWAIT_MILLISECONDS = 100
 """How long the server holds an empty answer. An empty answer is what lets the watermark pass the
 last write, so this is its delay; ten polls a second cost the server 1 % of a core."""
-
-_RAW: CodecOptions[Any] = CodecOptions(document_class=RawBSONDocument)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +111,9 @@ class ChangeStream:
             time = BsonTimestamp(self._start.seconds, self._start.increment)
             where = {"start_at_operation_time": time}
         with translated(resuming=self._token is not None):
-            stream = self._database.with_options(codec_options=_RAW).watch(
+            stream = self._database.with_options(
+                codec_options=raw_options(self._database.codec_options)
+            ).watch(
                 self._scope.pipeline(documents=self._with_documents),
                 full_document="updateLookup" if self._with_documents else None,
                 max_await_time_ms=AWAIT_MILLISECONDS,

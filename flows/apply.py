@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import groupby
 from typing import Any, TypeVar
 
 from connectors.index import Index
@@ -74,11 +73,11 @@ class Applier:
 
         Raises `Stopped`, and `Misconfigured` when a person must act on the store.
         """
-        for floor, run in groupby(batch, key=lambda i: i if isinstance(i, Floor) else None):
-            if floor is not None:
-                self._insist(partial(self._index.put_floor, floor))
+        for run in _runs(batch):
+            if isinstance(run, Floor):
+                self._insist(partial(self._index.put_floor, run))
             else:
-                self._apply_changes(latest(i for i in run if not isinstance(i, Floor)))
+                self._apply_changes(latest(run))
 
     def _apply_changes(self, changes: Sequence[Change]) -> None:
         while changes:
@@ -240,6 +239,19 @@ class Applier:
 
     def _insist(self, call: Callable[[], _T]) -> _T:
         return keep_trying(call, self._control)
+
+
+def _runs(batch: Sequence[Item]) -> Iterator[Floor | list[Change]]:
+    """The floors of a batch, and the changes before, between and after them."""
+    run: list[Change] = []
+    for item in batch:
+        if not isinstance(item, Floor):
+            run.append(item)
+            continue
+        yield run
+        yield item
+        run = []
+    yield run
 
 
 def _touches_chunks(change: Change) -> bool:

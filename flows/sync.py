@@ -42,7 +42,9 @@ def build_flow(
 
 def run_flow(flow: Dataflow, *, epoch_milliseconds: int) -> None:
     """Run a flow in this thread until its source ends."""
-    cluster_main(flow, [], 0, epoch_interval=timedelta(milliseconds=epoch_milliseconds))
+    cluster_main(  # type: ignore[no-untyped-call]
+        flow, [], 0, epoch_interval=timedelta(milliseconds=epoch_milliseconds)
+    )
 
 
 class ApplySink(DynamicSink[Item]):

@@ -54,9 +54,9 @@ def _mongo(config: Configuration) -> str:
     uri = config.mongo.uri.get_secret_value()
     running = find_running(config.local.data_dir)
     if not uri and not running:
-        from syncline.local.mongo import find_server
+        from syncline.local.mongo import find_program
 
-        return f"local server, not running now ({find_server()})"
+        return f"local server, not running now ({find_program()})"
     with connect_mongo(uri or running["mongo"]) as client:  # type: ignore[index]
         check(client, make_scope(config))
     return f"change streams of {config.mongo.database} can be read"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from syncline.errors import Misconfigured
 from syncline.rules import MappingRule
@@ -120,9 +120,16 @@ class Configuration(BaseSettings):
     """By collection; `default` for all that have no rule of their own."""
 
     @classmethod
-    def settings_customise_sources(cls, settings_cls: Any, **sources: Any) -> Any:
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Variables win over the file, which arrives as arguments."""
-        return sources["env_settings"], sources["init_settings"]
+        return env_settings, init_settings
 
     def rule(self, collection: str) -> MappingRule:
         """The mapping rule that holds for a collection."""

@@ -32,16 +32,20 @@ def up_is_ready(settings: Configuration, facts: Mapping[str, Any]) -> None:
     """How to write to it and how to search it."""
     mongo, http, database = facts["mongo"], facts["http"], settings.mongo.database
     data_dir = settings.local.data_dir
+    note = '{"_id": "tea", "title": "Tea", "text": "Steep for three minutes."}'
+    shell = '{_id: "tea", text: "Steep it."}'
+    body = '{"query": "tea"}'
+    json_type = "-H 'content-type: application/json'"
     lines = f"""
-[bold green]Syncline is up.[/] Every collection of the database [bold]{database}[/] is kept in the index.
+[bold green]Syncline is up.[/] All collections of the database [bold]{database}[/] are kept in the index.
 
 [bold]write[/]   PyMongo   from pymongo import MongoClient
                   db = MongoClient("{mongo}")["{database}"]
-                  db.notes.insert_one({{"_id": "tea", "title": "Tea", "text": "Steep for three minutes."}})
-        mongosh   mongosh "{mongo}/{database}" --eval 'db.notes.insertOne({{_id: "tea", text: "Steep it."}})'
+                  db.notes.insert_one({note})
+        mongosh   mongosh "{mongo}/{database}" --eval 'db.notes.insertOne({shell})'
         files     syncline load --sample --data-dir {data_dir}
 [bold]search[/]  browser   {http}/
-        curl      curl -s {http}/v1/search -H 'content-type: application/json' -d '{{"query": "tea"}}'
+        curl      curl -s {http}/v1/search {json_type} -d '{body}'
         shell     syncline search tea --data-dir {data_dir}
 [bold]check[/]             syncline status --data-dir {data_dir}
                   syncline verify --data-dir {data_dir}

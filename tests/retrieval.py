@@ -1,4 +1,4 @@
-"""A small index written by hand, as the apply step would, and a store that lets writes in between."""
+"""A small index written by hand as the apply step would, and a store that lets writes between."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Shelf:
         store.delete_where(All(conditions=()))
         self.store = Interrupting(store)
         self.embedder = HashEmbedder()
-        self.index = Index(self.store)  # type: ignore[arg-type]
+        self.index = Index(self.store)
         self.index.open(RECIPE)
         self.retriever = Retriever(self.index, self.embedder)
 

@@ -149,11 +149,10 @@ class Chunker:
     def _sizes(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, at least one for each CHARS_PER_TOKEN characters and at least 1."""
         sizes = [max(1, -(-len(text) // CHARS_PER_TOKEN)) for text in texts]
-        open_ = [index for index, size in enumerate(sizes) if size <= self._limit]
-        tokens = self._tokens([texts[index] for index in open_])
-        for index, count in zip(open_, tokens, strict=True):
-            sizes[index] = max(sizes[index], count)
-        return sizes
+        short = [text for text, size in zip(texts, sizes, strict=True) if size <= self._limit]
+        distinct = list(dict.fromkeys(short))
+        tokens = dict(zip(distinct, self._tokens(distinct), strict=True))
+        return [max(size, tokens.get(text, 0)) for text, size in zip(texts, sizes, strict=True)]
 
     def _tokens(self, texts: Sequence[str]) -> list[int]:
         return [

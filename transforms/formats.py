@@ -15,9 +15,11 @@ _HTML_BLOCK = re.compile(
     r"|pre|br|hr|img|script|style)(?:\s[^<>]{0,500})?/?>",
     re.I,
 )
-_FENCE = re.compile(r"^ {0,3}(?:```|~~~)", re.M)
+# Not ~~~, which underlines headings in reStructuredText.
+_FENCE = re.compile(r"^ {0,3}```[^`\n]{0,100}$", re.M)
 _HEADING = re.compile(r"(?:\A|\n[ \t]*\n) {0,3}#{1,6} [^\n]+(?=\n[ \t]*\n|\n#{1,6} |\s*\Z)")
-_LINK = re.compile(r"\[[^\[\]\n]{1,200}\]\([^()\s]{1,500}\)")
+# A target with a slash, dot or hash: f[i](x) is code.
+_LINK = re.compile(r"\[[^\[\]\n]{1,200}\]\((?=[^()\s]{0,500}[/.#])[^()\s]{1,500}\)")
 _LIST_LINE = re.compile(r"^ {0,3}[-*+] \S", re.M)
 
 _NAMES: dict[str, ContentType] = {

@@ -6,7 +6,8 @@ Splitting and merging only; what a chunk looks like is in `chunk`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import regex
@@ -34,6 +35,13 @@ _CODE_POINT = regex.compile(r"(?s).")
 _PROSE = (_SENTENCE, _LINE, _WORD, _GRAPHEME, _CODE_POINT)
 _LINES = (_LINE, _WORD, _GRAPHEME, _CODE_POINT)
 
+_RUN = 1 << 16
+"""Pieces of one block that are joined at once: about 15 MB of memory. An edit moves the ends of the
+runs behind it in the block, at the cost of one chunk in some hundreds."""
+
+Piece = tuple[int, int, int]
+"""Start, end and size of a part of a text."""
+
 Measure = Callable[[Sequence[str]], list[int]]
 """Sizes of texts, in tokens; at least 1."""
 
@@ -54,27 +62,29 @@ def levels(block: Block) -> tuple[regex.Pattern[str], ...]:
 
 def split(
     text: str, patterns: Sequence[regex.Pattern[str]], limit: int, measure: Measure
-) -> list[tuple[int, int, int]]:
-    """Cut `text` into pieces (start, end, size) of at most `limit`, at the best level possible.
+) -> Iterator[Piece]:
+    """Cut `text` into pieces of at most `limit`, at the best level possible.
 
-    The pieces follow each other without gaps. Only a single code point may be larger.
+    The pieces follow each other without gaps. Only a single code point may be larger. Of very many
+    pieces a run at a time is held and joined.
     """
-    cuts = _cuts(text, patterns[0])
-    bounds = list(zip([0, *cuts], [*cuts, len(text)], strict=True))
-    sizes = measure([text[start:end] for start, end in bounds])
-    pieces: list[tuple[int, int, int]] = []
-    for (start, end), size in zip(bounds, sizes, strict=True):
-        if size <= limit or len(patterns) == 1:
-            pieces.append((start, end, size))
-        else:
-            inner = split(text[start:end], patterns[1:], limit, measure)
-            pieces.extend((start + a, start + b, n) for a, b, n in inner)
+    spans = _spans(text, patterns[0])
+    while run := list(islice(spans, _RUN)):
+        sizes = measure([text[start:end] for start, end in run])
+        pieces: list[Piece] = []
+        for (start, end), size in zip(run, sizes, strict=True):
+            if size <= limit or len(patterns) == 1:
+                pieces.append((start, end, size))
+            else:
+                inner = split(text[start:end], patterns[1:], limit, measure)
+                pieces.extend((start + a, start + b, n) for a, b, n in inner)
+        yield from _joined(text, pieces, limit)
+
+
+def _joined(text: str, pieces: Sequence[Piece], limit: int) -> Iterator[Piece]:
     ranks = [hashed(text[start : start + WINDOW]) for start, _, _ in pieces]
-    groups = merge([size for _, _, size in pieces], ranks, limit)
-    return [
-        (pieces[a][0], pieces[b - 1][1], sum(size for _, _, size in pieces[a:b]))
-        for a, b in groups
-    ]
+    for first, end in merge([size for _, _, size in pieces], ranks, limit):
+        yield pieces[first][0], pieces[end - 1][1], sum(size for _, _, size in pieces[first:end])
 
 
 def merge(sizes: Sequence[int], ranks: Sequence[int], limit: int) -> list[tuple[int, int]]:
@@ -116,6 +126,10 @@ def batches(texts: Sequence[str], max_chars: int) -> Iterable[Sequence[str]]:
         yield texts[start:]
 
 
-def _cuts(text: str, pattern: regex.Pattern[str]) -> list[int]:
-    ends = (match.end() for match in pattern.finditer(text))
-    return [end for end in ends if 0 < end < len(text)]
+def _spans(text: str, pattern: regex.Pattern[str]) -> Iterator[tuple[int, int]]:
+    start = 0
+    for match in pattern.finditer(text):
+        if start < match.end() < len(text):
+            yield start, match.end()
+            start = match.end()
+    yield start, len(text)

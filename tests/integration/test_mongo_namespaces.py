@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from connectors.mongo import MongoScope
 from models.records import ALL_COLLECTIONS, Upsert
-from tests.integration.conftest import Mongo
+from tests.servers import Mongo
 from tests.sourcing import Reading, fold, ids
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import uuid
 from collections.abc import Mapping
@@ -12,9 +11,10 @@ import pytest
 from bson import Binary, Decimal128, Int64, MaxKey, MinKey, ObjectId, Timestamp
 
 from connectors.mongo import MongoScope
+from connectors.mongo_source import Limits
 from models.ids import key_of
 from models.records import ALL_COLLECTIONS, Delete, Floor, Upsert
-from tests.integration.conftest import Mongo
+from tests.servers import Mongo
 from tests.sourcing import fold, ids
 
 
@@ -106,7 +106,7 @@ EVERY_TYPE: list[Any] = [
 def test_ids_of_every_type(mongo: Mongo) -> None:
     """`_id`s of all types are read in a snapshot, in the stream and after a restart between any."""
     mongo.db["a"].insert_many({"_id": i} for i in EVERY_TYPE)
-    with mongo.read(slow=0.05) as whole:
+    with mongo.read(slow=0.05, limits=Limits(page_documents=3)) as whole:
         whole.wait_until_settled(mongo.now())
         mongo.db["a"].update_many({}, {"$set": {"v": 1}})
         whole.wait_until_settled(mongo.now())
@@ -180,31 +180,12 @@ def test_event_too_large_for_the_server(mongo: Mongo) -> None:
     mongo.db["a"].insert_one({"_id": 1, "v": 0})
     with mongo.read() as reading:
         reading.wait_until_settled(mongo.now())
-        with fail_command(mongo, ["getMore"], errorCode=10334):
+        with mongo.failing(["getMore"], errorCode=10334):
             mongo.db["a"].update_one({"_id": 1}, {"$set": {"v": 1}})
             mongo.db["a"].insert_one({"_id": 2})
             reading.wait_until_settled(mongo.now())
     assert fold(reading.written) == contents(mongo)
     assert ids(reading.written) == [1, 1, 2]
-
-
-def fail_command(mongo: Mongo, commands: list[str], times: int = 1, **how: Any) -> Any:
-    """As a context: the next such commands fail."""
-
-    @contextlib.contextmanager
-    def armed() -> Any:
-        mongo.client.admin.command(
-            "configureFailPoint",
-            "failCommand",
-            mode={"times": times},
-            data={"failCommands": commands, **how},
-        )
-        try:
-            yield
-        finally:
-            mongo.client.admin.command("configureFailPoint", "failCommand", mode="off")
-
-    return armed()
 
 
 @pytest.mark.parametrize(
@@ -217,7 +198,7 @@ def test_passing_errors(mongo: Mongo, how: Mapping[str, Any]) -> None:
     mongo.db["a"].insert_many({"_id": n} for n in range(1500))
     with mongo.read(slow=0.0005) as reading:
         reading.wait_for(lambda: reading.written)
-        with fail_command(mongo, ["getMore", "aggregate", "find"], times=4, **how):
+        with mongo.failing(["getMore", "aggregate", "find"], times=4, **how):
             mongo.db["a"].insert_one({"_id": "new"})
             reading.wait_until_settled(mongo.now())
     assert fold(reading.written) == contents(mongo)

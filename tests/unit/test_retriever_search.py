@@ -14,6 +14,8 @@ from models.filters import InvalidFilter
 from retriever.search import LARGEST_PAGE, Retriever
 from tests.retrieval import NoModel, Shelf, texts
 
+NORTH: dict[str, Any] = {"place.sea": "north"}
+
 
 @pytest.fixture(scope="module")
 def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
@@ -110,7 +112,7 @@ def test_filters_restrict_by_metadata_and_collection(shelf: Shelf) -> None:
     assert texts(shelf.search("storm", year=1901).hits) == {"storm one", "storm three"}
     assert texts(shelf.search("storm", year={"gte": 1902}).hits) == {"storm two"}
     assert texts(shelf.search("storm", year=1901, collection="other").hits) == {"storm three"}
-    assert texts(shelf.search("storm", **{"place.sea": "north"}).hits) == {"storm one"}
+    assert texts(shelf.search("storm", **NORTH).hits) == {"storm one"}
 
 
 @pytest.mark.parametrize(

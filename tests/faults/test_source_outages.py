@@ -1,0 +1,196 @@
+"""Servers that go away, come back, or have forgotten: what the MongoDB source makes of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from bson import json_util
+
+from connectors.mongo import MongoScope, check, connect, database
+from models.records import ALL_COLLECTIONS, Position, Timestamp, Version
+from syncline.errors import Misconfigured, PositionLost, Unavailable
+from syncline.local.mongo import LocalMongo
+from syncline.local.process import choose_port
+from tests.servers import Mongo
+from tests.sourcing import fold, ids
+
+Start = Callable[..., LocalMongo]
+SHORT_OPLOG = ("--oplog-max-entries", "20")
+
+
+def open_mongo(server: LocalMongo) -> Mongo:
+    """The server's database `own`."""
+    client = connect(server.uri, app_name="tests")
+    return Mongo(client, database(client, "own"))
+
+
+def test_restarted_server(start_server: Start, tmp_path: Path) -> None:
+    """A server killed and started again is waited for, visibly, and nothing is lost or repeated."""
+    port = choose_port(0, "port")
+    server = start_server(data_dir=tmp_path, port=port)
+    mongo = open_mongo(server)
+    with mongo.client, mongo.read() as reading:
+        mongo.db["a"].insert_one({"_id": 1})
+        reading.wait_until_settled(mongo.now())
+        os.killpg(server.process.pid, signal.SIGKILL)
+        server.stop()
+        reading.wait_for(lambda: "mongo" in reading.control.waiting)
+        assert reading.control.state == "waiting"
+        start_server(data_dir=tmp_path, port=port)
+        mongo.db["a"].insert_one({"_id": 2})
+        reading.wait_until_settled(mongo.now())
+        assert reading.control.waiting == {}
+        assert ids(reading.of("a")) == [1, 2]
+
+
+def test_unreachable_at_start(start_server: Start, tmp_path: Path) -> None:
+    """A source that starts before its server waits for it."""
+    port = choose_port(0, "port")
+    with connect(f"mongodb://127.0.0.1:{port}", app_name="tests") as client:
+        mongo = Mongo(client, database(client, "own"))
+        with pytest.raises(Unavailable):
+            check(client, mongo.scope)
+        with mongo.read() as reading:
+            reading.wait_for(lambda: "mongo" in reading.control.waiting)
+            start_server(data_dir=tmp_path, port=port)
+            mongo.db["a"].insert_one({"_id": 1})
+            reading.wait_until_settled(mongo.now())
+            assert ids(reading.of("a")) == [1]
+
+
+def test_stop_while_unreachable() -> None:
+    """A source that waits for its server stops within two seconds, without an error."""
+    port = choose_port(0, "port")
+    with connect(f"mongodb://127.0.0.1:{port}", app_name="tests") as client:
+        mongo = Mongo(client, database(client, "own"))
+        with mongo.read() as reading:
+            reading.wait_for(lambda: "mongo" in reading.control.waiting)
+            reading.stop(seconds=4)
+        assert reading.control.error is None
+        assert reading.positions == []
+
+
+def lose_history(mongo: Mongo) -> Position:
+    """A position, with far more writes behind it than a short oplog holds."""
+    mongo.db["a"].insert_many({"_id": n} for n in range(3))
+    with mongo.read() as first:
+        first.wait_until_settled(mongo.now())
+    mongo.db["a"].delete_one({"_id": 0})
+    # The server forgets after every thousand writes.
+    mongo.client["elsewhere"]["filler"].insert_many({} for _ in range(2100))
+    assert first.position is not None
+    return first.position
+
+
+def test_lost_history(start_server: Start) -> None:
+    """When the server has forgotten, a new generation reads everything again."""
+    mongo = open_mongo(start_server(*SHORT_OPLOG))
+    with mongo.client:
+        position = lose_history(mongo)
+        with mongo.read(position) as second:
+            second.wait_until_settled(mongo.now())
+    assert [name for name, _ in second.floors] == [ALL_COLLECTIONS]
+    assert second.floors[0][1] > position.start
+    assert sorted(fold(second.written)) == [("a", "1"), ("a", "2")]
+    assert second.position is not None
+    assert second.position.generation == 2
+
+
+def test_lost_history_fails_where_asked(start_server: Start) -> None:
+    """With `on_lost_history = "fail"` the flow ends, and says what to do."""
+    mongo = open_mongo(start_server(*SHORT_OPLOG))
+    with mongo.client:
+        position = lose_history(mongo)
+        with mongo.read(position, on_lost_history="fail") as second:
+            second.join()
+    assert isinstance(second.control.error, PositionLost)
+    assert "remedy" in str(second.control.error)
+    assert second.written == []
+    assert second.positions == []
+
+
+def test_third_loss_without_progress(mongo: Mongo) -> None:
+    """A history that is lost again and again ends the flow instead of going round for ever."""
+    with mongo.failing(["aggregate"], times=100, errorCode=286), mongo.read() as reading:
+        reading.join()
+    assert isinstance(reading.control.error, PositionLost)
+    assert len(reading.floors) <= 3
+
+
+def test_unreadable_token(mongo: Mongo) -> None:
+    """A token of another kind of server is a lost position, not an error to wait for."""
+    mongo.db["a"].insert_one({"_id": 1})
+    with mongo.read() as first:
+        first.wait_until_settled(mongo.now())
+    assert first.position is not None
+    foreign = json_util.dumps({"_data": "8263B3D1A5000000012B0229296E04"})
+    with mongo.read(first.position.model_copy(update={"token": foreign})) as second:
+        second.wait_until_settled(mongo.now())
+    assert second.position is not None
+    assert second.position.generation == 2
+    assert ids(second.of("a")) == [1]
+
+
+def test_another_scope(mongo: Mongo) -> None:
+    """A position of another scope begins a new generation above the old one."""
+    mongo.db["a"].insert_one({"_id": 1})
+    with mongo.read() as first:
+        first.wait_until_settled(mongo.now())
+    with mongo.read(first.position, scope_fingerprint="another") as second:
+        second.wait_until_settled(mongo.now())
+    assert second.position is not None
+    assert second.position.generation == 2
+    assert second.floors[0][1] > first.floors[0][1]
+
+
+def test_time_went_back(mongo: Mongo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database restored to before what the index has seen is refused, with the remedy."""
+    monkeypatch.setattr("connectors.mongo_follower.CLOCK_PATIENCE_SECONDS", 0.5)
+    future = Position(scope="scope", start=Version(1, 1), watermark=Timestamp(2**32 - 1, 1))
+    with mongo.read(future) as reading:
+        reading.join()
+    assert isinstance(reading.control.error, Misconfigured)
+    assert "restored" in reading.control.error.problem
+    assert reading.written == []
+
+
+def test_aborted_flow(mongo: Mongo) -> None:
+    """Once emitted changes are given up, nothing is acknowledged any more."""
+    mongo.db["a"].insert_many({"_id": n} for n in range(2000))
+    with mongo.read(slow=0.002) as reading:
+        reading.wait_for(lambda: len(reading.positions) > 2)
+        reading.control.abort()
+        acknowledged = len(reading.positions)
+        reading.join()
+    assert len(reading.positions) == acknowledged
+
+
+def test_standalone_server(start_server: Start) -> None:
+    """A standalone server is refused with the command that helps."""
+    with (
+        connect(start_server("--standalone").uri, app_name="tests") as client,
+        pytest.raises(Misconfigured, match=r"rs\.initiate"),
+    ):
+        check(client, MongoScope(database="own"))
+
+
+def test_wrong_password(start_server: Start, tmp_path: Path) -> None:
+    """Wrong credentials, and none, are refused with the remedy; right ones pass."""
+    server = start_server(data_dir=tmp_path)
+    with connect(server.uri, app_name="tests") as client:
+        roles = [{"role": "root", "db": "admin"}]
+        client.admin.command("createUser", "reader", pwd="right", roles=roles)
+    server.stop()
+    server = start_server("--auth", data_dir=tmp_path)
+    for login, refused in (("", True), ("reader:wrong@", True), ("reader:right@", False)):
+        uri = server.uri.replace("//", f"//{login}")
+        with connect(uri, app_name="tests") as client:
+            if refused:
+                with pytest.raises(Misconfigured, match="read"):
+                    check(client, MongoScope(database="own"))
+            else:
+                check(client, MongoScope(database="own"))
