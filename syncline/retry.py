@@ -45,13 +45,16 @@ def keep_trying(call: Callable[[], _T], control: Control) -> _T:
             waited.add(error.service)
             control.unavailable(error.service, error.reason)
 
+    def sleep(seconds: float) -> None:
+        control.wait_stop(seconds)
+
     retrying = Retrying(
         retry=retry_if_exception_type(Unavailable),
         wait=wait_exponential_jitter(
             multiplier=FIRST_WAIT_SECONDS, max=LONGEST_WAIT_SECONDS, jitter=0.2
         ),
         stop=lambda _state: control.stop_requested,
-        sleep=control.wait_stop,
+        sleep=sleep,
         before_sleep=tell,
         reraise=True,
     )

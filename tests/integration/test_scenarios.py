@@ -10,6 +10,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def test_an_insert_is_found_in_every_mode(app: Running, notes: Any) -> None:
     """A document is searchable by dense, sparse and hybrid search, with its fields."""
     notes.insert_one({"_id": "tea", "title": "Tea", "text": "Steep oolong gently.", "tag": "x"})
     for mode in ("dense", "sparse", "hybrid"):
-        hit = eventually(lambda mode=mode: app.hits("oolong", mode, collection=notes.name))[0]
+        hit = eventually(partial(app.hits, "oolong", mode, collection=notes.name))[0]
         assert (hit["document_id"], hit["collection"]) == ("tea", notes.name)
         assert (hit["title"], hit["text"], hit["position"]) == ("Tea", "Steep oolong gently.", 0)
         assert hit["metadata"]["tag"] == "x"

@@ -444,7 +444,7 @@ class Endless(Database):
 
 def test_memory_does_not_grow_with_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four times the documents, all of them missing, need no more memory."""
-    monkeypatch.setattr("flows.verify.MAX_SUSPECTS", 200000)
+    monkeypatch.setattr("flows.verify.MAX_SUSPECTS", 200)
     pipeline, peaks = Pipeline(), []
     for documents in (1_000, 4_000):
         tracemalloc.start()
@@ -452,4 +452,4 @@ def test_memory_does_not_grow_with_the_database(monkeypatch: pytest.MonkeyPatch)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert report.counts == {"missing": documents}
-    assert peaks[1] < 0.1 * peaks[0], peaks
+    assert peaks[1] < 1.1 * peaks[0], peaks
