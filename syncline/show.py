@@ -37,7 +37,7 @@ def up_is_ready(settings: Configuration, facts: Mapping[str, Any]) -> None:
     body = '{"query": "tea"}'
     json_type = "-H 'content-type: application/json'"
     lines = f"""
-[bold green]Syncline is up.[/] All collections of the database [bold]{database}[/] are kept in the index.
+[bold green]Syncline is up.[/] All of the database [bold]{database}[/] is kept in the index.
 
 [bold]write[/]   PyMongo   from pymongo import MongoClient
                   db = MongoClient("{mongo}")["{database}"]

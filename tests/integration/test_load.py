@@ -10,7 +10,7 @@ from bson import encode
 
 from syncline.errors import Misconfigured
 from syncline.load import BATCH_DOCUMENTS, MAX_DOCUMENT_BYTES, LoadReport, load, load_documents
-from tests.integration.conftest import Mongo
+from tests.servers import Mongo
 
 
 def counts(report: LoadReport) -> tuple[int, int, int]:

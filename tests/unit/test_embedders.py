@@ -1,4 +1,4 @@
-"""Embedders: order, limits, precision and refusals, on a tiny model made here and on the real one."""
+"""Embedders: order, limits, precision, refusals; on a tiny model made here and a real one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from models.embedders import HashEmbedder, SentenceTransformerEmbedder, Unembedd
 from models.loading import DEFAULT_MODEL
 from syncline.errors import Misconfigured, Unavailable
 
-WORDS = "the a cat dog house river stone walks runs sleeps red blue old new of in".split()
+WORDS = ["cat", "dog", "house", "river", "stone", "red", "blue", "old", "new", "the", "a", "runs"]
 MAX_SEQ_LENGTH = 24
 
 
@@ -88,7 +88,7 @@ def test_batches_cover_all_once(embedder: SentenceTransformerEmbedder) -> None:
     texts = sentences(30)
     counts = embedder.count_tokens(texts)
     batches = [places for places, _ in embedder.embed_batches(texts)]
-    assert sorted(sum(batches, [])) == list(range(30))
+    assert sorted(place for places in batches for place in places) == list(range(30))
     assert len(batches) > 1
     assert all(len(b) * max(counts[i] for i in b) <= 40 for b in batches)
 

@@ -1,0 +1,219 @@
+"""`verify` against a real change stream, a running flow and Qdrant's own engine."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from bson import Decimal128, Int64, ObjectId
+from bson.raw_bson import RawBSONDocument
+
+from connectors.mongo import MongoScope
+from connectors.mongo_reader import MongoReader
+from connectors.mongo_source import MongoSource
+from connectors.qdrant_edge import EdgeStore
+from flows.acknowledge import Acknowledge
+from flows.sync import build_flow, run_flow
+from flows.verify import VerifyReport, verify
+from models.ids import entry_id, key_of
+from syncline.control import Control
+from tests.pipeline import Pipeline, paragraphs
+from tests.servers import Mongo
+
+IDS: list[Any] = [
+    *("plain", "7", "", "naïve 鯨", 7, 7.5, Int64(2**60), True, None),
+    *(ObjectId(), UUID(int=5), b"\x00\xff", Decimal128("1.50"), {"b": 1, "a": {"c": "x"}}),
+    datetime(2026, 1, 31, 12, 30, 15, 123000, tzinfo=timezone.utc),
+]
+
+
+class Synced:
+    """A database, an index on disk, and a flow between them that can be started and stopped."""
+
+    def __init__(self, mongo: Mongo, path: Path) -> None:
+        self.mongo = mongo
+        self.store = EdgeStore(path)
+        self.pipeline = Pipeline(self.store)
+        self.reader = MongoReader(mongo.client, mongo.scope)
+        self._control = Control()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        self._control = Control()
+        source = MongoSource(
+            self.mongo.client,
+            self.mongo.scope,
+            load_position=self.pipeline.index.position,
+            acknowledge=Acknowledge(self.pipeline.index, self._control, tombstone_seconds=3600),
+            scope_fingerprint="test",
+            control=self._control,
+        )
+        flow = build_flow(source, self.pipeline.steps, self.pipeline.applier, self._control)
+        self._thread = threading.Thread(
+            target=run_flow, args=[flow], kwargs={"epoch_milliseconds": 20}
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        if self._thread is not None:
+            self._control.request_stop()
+            self._thread.join(20)
+            assert not self._thread.is_alive()
+            assert self._control.error is None
+            self._thread = None
+
+    def settle(self) -> None:
+        """Wait until everything written so far is in the index."""
+        noted = self.mongo.now()
+        deadline = time.monotonic() + 30
+        while self._watermark() < (noted.time, noted.inc):
+            assert time.monotonic() < deadline
+            assert self._control.error is None
+            time.sleep(0.01)
+
+    def _watermark(self) -> tuple[int, int]:
+        position = self.pipeline.index.position()
+        return position.watermark if position and position.watermark else (0, 0)
+
+    def verify(self, *, repairing: bool = False, **options: Any) -> VerifyReport:
+        apply = self.pipeline.applier.apply if repairing else None
+        return verify(
+            self.pipeline.index, self.reader, self.pipeline.steps, repair=apply, **options
+        )
+
+
+@pytest.fixture
+def synced(mongo: Mongo, tmp_path: Path) -> Iterator[Synced]:
+    synced = Synced(mongo, tmp_path / "index")
+    yield synced
+    synced.stop()
+    synced.store.close()
+
+
+def test_ids_of_every_type_are_found_from_both_sides(synced: Synced) -> None:
+    """In sync while they are there, orphaned once they are gone; broken UTF-8 too."""
+    broken = RawBSONDocument(b"\x10\x00\x00\x00\x02_id\x00\x02\x00\x00\x00\xe4\x00\x00")
+    synced.mongo.db.notes.insert_many([{"_id": id_, "text": f"note {id_}"} for id_ in IDS])
+    synced.mongo.db.notes.insert_one(broken)
+    synced.start()
+    synced.settle()
+    report = synced.verify(deep=True)
+    assert report.found == {}
+    assert report.documents == report.entries == len(IDS) + 1
+    synced.stop()
+    synced.mongo.db.notes.delete_many({})
+    assert synced.verify(settle_seconds=0).counts == {"orphaned_document": len(IDS) + 1}
+    assert synced.verify(settle_seconds=0, repairing=True).in_sync
+    assert synced.pipeline.index.counts().indexed == 0
+
+
+def test_corruption_on_disk_is_found_and_repaired(synced: Synced) -> None:
+    """A lost entry, a lost chunk and an altered payload, beside a running flow."""
+    for number in range(6):
+        text = paragraphs(20, p3=f"Only in {number}.")
+        synced.mongo.db.notes.insert_one({"_id": number, "text": text, "tag": "x", "n": 1.5})
+    synced.start()
+    synced.settle()
+    index, keys = synced.pipeline.index, [key_of("notes", number) for number in range(6)]
+    entries = index.entries(keys)
+    index.delete([entry_id(keys[0]), entries[keys[1]].chunks[2]])
+    index.put_metadata(entries[keys[2]].chunks[:1], {"tag": "y"})
+    index.store.set_payload(entries[keys[3]].chunks[:1], {"page_content": "altered"})
+    embedded = synced.pipeline.telemetry.embedded_total
+    report = synced.verify(deep=True, repairing=True, settle_seconds=1)
+    assert report.found == {"missing": 1, "missing_chunk": 1, "stale": 2}
+    assert (report.in_sync, report.repaired) == (True, 4)
+    assert synced.pipeline.telemetry.embedded_total - embedded <= 1
+    assert synced.verify(deep=True).found == {}
+
+
+def test_no_false_alarm_while_writers_write(synced: Synced) -> None:
+    """Inserts, edits, deletes and a drop beside the comparison: what moves is no drift."""
+    notes = synced.mongo.db.notes
+    notes.insert_many([{"_id": n, "text": paragraphs(5), "n": n} for n in range(200)])
+    synced.mongo.db.gone.insert_many([{"_id": n, "text": "gone"} for n in range(50)])
+    synced.start()
+    synced.settle()
+    stop = threading.Event()
+    writer = threading.Thread(target=_write, args=[synced.mongo.db, stop])
+    writer.start()
+    try:
+        reports = [synced.verify(deep=deep, settle_seconds=30) for deep in (False, True, False)]
+    finally:
+        stop.set()
+        writer.join()
+    assert [(report.in_sync, report.examples) for report in reports] == [(True, ())] * 3
+    synced.settle()
+    report = synced.verify(deep=True)
+    assert report.found == {}
+    assert report.documents == report.entries > 200
+
+
+def _write(db: Any, stop: threading.Event) -> None:
+    """Each kind of write in turn, on few documents, so that they are met again and again."""
+    choice, fresh = random.Random(7), 1_000
+    while not stop.is_set():
+        number, fresh = choice.randrange(200), fresh + 1
+        db.notes.update_one({"_id": number}, {"$set": {"text": paragraphs(5, p2=f"{fresh}")}})
+        db.notes.update_one({"_id": choice.randrange(200)}, {"$set": {"n": fresh}})
+        db.notes.insert_one({"_id": fresh, "text": f"fresh {fresh}"})
+        db.notes.delete_one({"_id": fresh - choice.randrange(1, 4)})
+        if fresh == 1_020:
+            db.gone.drop()
+
+
+def test_a_repair_beside_writers_converges(synced: Synced) -> None:
+    """Repairs at a time noted before reading never undo what the flow applies meanwhile."""
+    notes = synced.mongo.db.notes
+    notes.insert_many([{"_id": n, "text": paragraphs(5), "n": n} for n in range(200)])
+    synced.start()
+    synced.settle()
+    index = synced.pipeline.index
+    stop = threading.Event()
+    writer = threading.Thread(target=_write, args=[synced.mongo.db, stop])
+    writer.start()
+    try:
+        index.delete([entry_id(key_of("notes", n)) for n in range(0, 200, 2)])
+        report = synced.verify(deep=True, repairing=True, settle_seconds=30)
+    finally:
+        stop.set()
+        writer.join()
+    assert report.in_sync
+    assert report.repaired > 0
+    synced.settle()
+    assert synced.verify(deep=True).found == {}
+
+
+# --- the reader -----------------------------------------------------------------------------------
+
+
+def test_reading_goes_on_where_the_server_dropped_the_cursor(mongo: Mongo) -> None:
+    """Every document once, in `_id` order over all types, whatever becomes of the cursor."""
+    ids: list[Any] = [*range(1_200), *(f"s{n:04}" for n in range(600))]
+    mongo.db.notes.insert_many([{"_id": id_} for id_ in ids])
+    reader = MongoReader(mongo.client, mongo.scope)
+    found: list[Any] = []
+    with mongo.failing(["getMore"], times=2, errorCode=43):
+        for batch in reader.read("notes"):
+            found += [document["_id"] for document in batch]
+    assert found == ids
+
+
+def test_documents_are_read_as_the_flow_sees_them(mongo: Mongo) -> None:
+    """Excluded fields stay on the server; collections out of scope hold nothing."""
+    mongo.db.notes.insert_one({"_id": 1, "text": "a", "big": {"x": 1, "y": 2}})
+    mongo.db.other.insert_one({"_id": 1})
+    scope = MongoScope(database=mongo.db.name, collections=("notes",), exclude_fields=("big.x",))
+    reader = MongoReader(mongo.client, scope)
+    expected = [[{"_id": 1, "text": "a", "big": {"y": 2}}]]
+    assert reader.list_collections() == ["notes"]
+    assert list(reader.read("notes")) == list(reader.find_many("notes", [1, 2])) == expected
+    assert reader.find_existing("notes", [2, 1]) == [1]
+    assert list(reader.find_many("other", [1])) == reader.find_existing("other", [1]) == []
