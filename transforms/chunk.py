@@ -16,10 +16,10 @@ wherever both together fit. What follows:
 
 Sources. Boundaries that depend on nearby content alone: Manber, "Finding similar files" (1994);
 Muthitacharoen et al., "A low-bandwidth network file system" (LBFS, 2001). Hashes as priorities, so
-that a structure depends on what it holds and not on how it came to be: Seidel and Aragon, "Randomized
-search trees" (treaps, 1996); Auvolat and Taiani, "Merkle search trees" (2019). Joining under random
-priorities and why influence fades fast: random sequential adsorption, Evans (1993). Joining in order
-of rank: Kruskal (1956). The combination is ours; `python -m benchmarks.chunking` measures it.
+that a structure depends on what it holds and not on how it came to be: Seidel and Aragon,
+"Randomized search trees" (treaps, 1996); Auvolat and Taiani, "Merkle search trees" (2019). Joining
+in order of rank: Kruskal (1956). Why influence fades: random sequential adsorption, Evans (1993).
+The combination is ours; `python -m benchmarks.chunking` measures it.
 """
 
 from __future__ import annotations
@@ -89,7 +89,9 @@ class Chunker:
         for index, size in enumerate(self._sizes(layout.texts)):
             room = self._limit - headings if headings <= self._limit // 2 else self._limit
             headings = headings + size if layout.blocks[index].kind == "heading" else 0
-            fragments.extend(self._cut(layout, Fragment(index, 0, len(layout.texts[index]), size), room))
+            fragments.extend(
+                self._cut(layout, Fragment(index, 0, len(layout.texts[index]), size), room)
+            )
         return fragments
 
     def _cut(self, layout: Layout, whole: Fragment, limit: int) -> list[Fragment]:

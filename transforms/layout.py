@@ -7,7 +7,11 @@ from collections.abc import Iterator, Sequence
 from models.records import Block
 from transforms.fragments import WINDOW, Fragment, hashed
 
-_WITHIN, _AFTER_HEADING, _ITEM, _PARAGRAPH, _HEADING = range(5)
+_AFTER_HEADING, _WITHIN, _ITEM, _PARAGRAPH, _HEADING = range(5)
+
+_MAX_INDENT = 8
+_MAX_PATH_CHARS = 200
+"""Of one heading in a path: every chunk below repeats it."""
 
 
 class Layout:
@@ -49,7 +53,7 @@ class Layout:
 
 def _readable(block: Block) -> str:
     if block.kind == "list_item":
-        return "  " * block.level + "- " + block.text.strip()
+        return "  " * min(block.level, _MAX_INDENT) + "- " + block.text.strip()
     return block.text.strip("\n").rstrip() if block.kind == "code" else block.text.strip()
 
 
@@ -61,7 +65,7 @@ def _heading_paths(blocks: Sequence[Block]) -> Iterator[tuple[str, ...]]:
             path = [(level, text) for level, text in path if level < block.level]
         yield tuple(text for _, text in path)
         if block.kind == "heading":
-            path.append((block.level, block.text.strip()))
+            path.append((block.level, block.text.strip()[:_MAX_PATH_CHARS]))
 
 
 def _spans(group: Sequence[Fragment]) -> Iterator[tuple[int, int, int]]:

@@ -130,5 +130,3 @@ def _text(token: Token) -> str:
     if token.type == "hardbreak":
         return "\n"
     return token.content if token.type in _TEXTS else ""
-
-

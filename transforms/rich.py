@@ -88,7 +88,8 @@ def _readers() -> _Readers:
 
     def docx(raw: bytes) -> Iterable[Any]:
         _check_unpacked_size(raw)
-        return partition_docx(file=BytesIO(raw), languages=[""])
+        elements: Iterable[Any] = partition_docx(file=BytesIO(raw), languages=[""])
+        return elements
 
     def pdf(raw: bytes) -> Iterator[Any]:
         for page in extract_pages(BytesIO(raw)):
@@ -116,4 +117,6 @@ def _check_unpacked_size(raw: bytes) -> None:
     with ZipFile(BytesIO(raw)) as archive:
         unpacked = sum(member.file_size for member in archive.infolist())
     if unpacked > _MAX_UNPACKED_BYTES:
-        raise Rejected("clean", f"the DOCX unpacks to {unpacked} bytes (at most {_MAX_UNPACKED_BYTES})")
+        raise Rejected(
+            "clean", f"the DOCX unpacks to {unpacked} bytes (at most {_MAX_UNPACKED_BYTES})"
+        )

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 
 TERMINATE_SECONDS = 5.0
 
@@ -19,9 +20,14 @@ def main() -> int:
     child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, close_fds=False)
     over = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: over.set())
+
+    def wait_for(end: Callable[[], object]) -> None:
+        end()
+        over.set()
+
     # One thread waits for the pipe's end, one for the child's; the main one takes the signal.
-    threading.Thread(target=lambda: (os.read(0, 1), over.set()), daemon=True).start()
-    threading.Thread(target=lambda: (child.wait(), over.set()), daemon=True).start()
+    for end in (lambda: os.read(0, 1), child.wait):
+        threading.Thread(target=wait_for, args=(end,), daemon=True).start()
     over.wait()
     if child.poll() is None:
         child.terminate()

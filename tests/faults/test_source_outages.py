@@ -6,9 +6,11 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bson import json_util
+from pymongo.errors import OperationFailure
 
 from connectors.mongo import MongoScope, check, connect, database
 from models.records import ALL_COLLECTIONS, Position, Timestamp, Version
@@ -34,6 +36,7 @@ def test_restarted_server(start_server: Start, tmp_path: Path) -> None:
     server = start_server(data_dir=tmp_path, port=port)
     mongo = open_mongo(server)
     with mongo.client, mongo.read() as reading:
+        reading.wait_for(lambda: reading.positions)
         mongo.db["a"].insert_one({"_id": 1})
         reading.wait_until_settled(mongo.now())
         os.killpg(server.process.pid, signal.SIGKILL)
@@ -80,10 +83,24 @@ def lose_history(mongo: Mongo) -> Position:
     with mongo.read() as first:
         first.wait_until_settled(mongo.now())
     mongo.db["a"].delete_one({"_id": 0})
-    # The server forgets after every thousand writes.
-    mongo.client["elsewhere"]["filler"].insert_many({} for _ in range(2100))
     assert first.position is not None
-    return first.position
+    assert first.position.token is not None
+    token = json_util.loads(first.position.token)
+    for _ in range(20):
+        # The server forgets after about every thousand writes.
+        mongo.client["elsewhere"]["filler"].insert_many({} for _ in range(1000))
+        if is_forgotten(mongo, token):
+            return first.position
+    raise AssertionError("the server forgets nothing")
+
+
+def is_forgotten(mongo: Mongo, token: Any) -> bool:
+    """Whether the server can no longer go on after this token."""
+    try:
+        mongo.db.watch(start_after=token).close()
+    except OperationFailure as error:
+        return error.code == 286
+    return False
 
 
 def test_lost_history(start_server: Start) -> None:

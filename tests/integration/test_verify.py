@@ -13,7 +13,6 @@ from uuid import UUID
 
 import pytest
 from bson import Decimal128, Int64, ObjectId
-from bson.raw_bson import RawBSONDocument
 
 from connectors.mongo import MongoScope
 from connectors.mongo_reader import MongoReader
@@ -98,18 +97,16 @@ def synced(mongo: Mongo, tmp_path: Path) -> Iterator[Synced]:
 
 
 def test_ids_of_every_type_are_found_from_both_sides(synced: Synced) -> None:
-    """In sync while they are there, orphaned once they are gone; broken UTF-8 too."""
-    broken = RawBSONDocument(b"\x10\x00\x00\x00\x02_id\x00\x02\x00\x00\x00\xe4\x00\x00")
+    """In sync while they are there, orphaned once they are gone."""
     synced.mongo.db.notes.insert_many([{"_id": id_, "text": f"note {id_}"} for id_ in IDS])
-    synced.mongo.db.notes.insert_one(broken)
     synced.start()
     synced.settle()
     report = synced.verify(deep=True)
     assert report.found == {}
-    assert report.documents == report.entries == len(IDS) + 1
+    assert report.documents == report.entries == len(IDS)
     synced.stop()
     synced.mongo.db.notes.delete_many({})
-    assert synced.verify(settle_seconds=0).counts == {"orphaned_document": len(IDS) + 1}
+    assert synced.verify(settle_seconds=0).counts == {"orphaned_document": len(IDS)}
     assert synced.verify(settle_seconds=0, repairing=True).in_sync
     assert synced.pipeline.index.counts().indexed == 0
 
@@ -137,7 +134,7 @@ def test_corruption_on_disk_is_found_and_repaired(synced: Synced) -> None:
 def test_no_false_alarm_while_writers_write(synced: Synced) -> None:
     """Inserts, edits, deletes and a drop beside the comparison: what moves is no drift."""
     notes = synced.mongo.db.notes
-    notes.insert_many([{"_id": n, "text": paragraphs(5), "n": n} for n in range(200)])
+    notes.insert_many([{"_id": n, "text": paragraphs(5), "n": n} for n in range(100)])
     synced.mongo.db.gone.insert_many([{"_id": n, "text": "gone"} for n in range(50)])
     synced.start()
     synced.settle()
@@ -153,16 +150,16 @@ def test_no_false_alarm_while_writers_write(synced: Synced) -> None:
     synced.settle()
     report = synced.verify(deep=True)
     assert report.found == {}
-    assert report.documents == report.entries > 200
+    assert report.documents == report.entries > 100
 
 
 def _write(db: Any, stop: threading.Event) -> None:
     """Each kind of write in turn, on few documents, so that they are met again and again."""
     choice, fresh = random.Random(7), 1_000
     while not stop.is_set():
-        number, fresh = choice.randrange(200), fresh + 1
+        number, fresh = choice.randrange(100), fresh + 1
         db.notes.update_one({"_id": number}, {"$set": {"text": paragraphs(5, p2=f"{fresh}")}})
-        db.notes.update_one({"_id": choice.randrange(200)}, {"$set": {"n": fresh}})
+        db.notes.update_one({"_id": choice.randrange(100)}, {"$set": {"n": fresh}})
         db.notes.insert_one({"_id": fresh, "text": f"fresh {fresh}"})
         db.notes.delete_one({"_id": fresh - choice.randrange(1, 4)})
         if fresh == 1_020:
@@ -172,7 +169,7 @@ def _write(db: Any, stop: threading.Event) -> None:
 def test_a_repair_beside_writers_converges(synced: Synced) -> None:
     """Repairs at a time noted before reading never undo what the flow applies meanwhile."""
     notes = synced.mongo.db.notes
-    notes.insert_many([{"_id": n, "text": paragraphs(5), "n": n} for n in range(200)])
+    notes.insert_many([{"_id": n, "text": paragraphs(5), "n": n} for n in range(100)])
     synced.start()
     synced.settle()
     index = synced.pipeline.index
@@ -180,7 +177,7 @@ def test_a_repair_beside_writers_converges(synced: Synced) -> None:
     writer = threading.Thread(target=_write, args=[synced.mongo.db, stop])
     writer.start()
     try:
-        index.delete([entry_id(key_of("notes", n)) for n in range(0, 200, 2)])
+        index.delete([entry_id(key_of("notes", n)) for n in range(0, 100, 2)])
         report = synced.verify(deep=True, repairing=True, settle_seconds=30)
     finally:
         stop.set()

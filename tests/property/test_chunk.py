@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from models.records import Block
 from transforms.chunk import Chunker
+from transforms.fragments import merge
 
 
 class Words:
@@ -45,14 +47,20 @@ def test_nothing_is_lost_and_everything_fits(title: str, blocks: list[Block], li
     assert all(chunk.input == chunk.text for chunk in chunks[1:])
 
 
-@given(blocks=BLOCKS, limit=st.integers(8, 60))
-@settings(max_examples=100, deadline=None)
-def test_neighbours_do_not_fit_together(blocks: list[Block], limit: int) -> None:
-    """Two neighbouring chunks exceed the limit, so chunks are more than half full on average."""
-    chunker = Chunker(Words(), limit)
-    texts = [chunk.text for chunk in chunker.chunk("", blocks)]
-    sizes = [max(count, -(-len(text) // 16)) for count, text in zip(Words().count_tokens(texts), texts)]
-    del sizes
+@given(
+    items=st.lists(st.tuples(st.integers(1, 30), st.integers(0, 5)), max_size=60),
+    limit=st.integers(1, 40),
+)
+def test_neighbours_do_not_fit_together(items: list[tuple[int, int]], limit: int) -> None:
+    """Joined items are within the limit, two neighbours never: chunks are half full on average."""
+    sizes, ranks = [size for size, _ in items], [rank for _, rank in items]
+    groups = merge(sizes, ranks, limit)
+    totals = [sum(sizes[start:end]) for start, end in groups]
+    assert [index for group in groups for index in range(*group)] == list(range(len(items)))
+    assert all(
+        t <= limit or end - start == 1 for t, (start, end) in zip(totals, groups, strict=True)
+    )
+    assert all(left + right > limit for left, right in pairwise(totals))
 
 
 def test_processes_agree() -> None:

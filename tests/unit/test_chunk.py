@@ -139,7 +139,14 @@ def test_graphemes_stay_whole(grapheme: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["x" * 10_000, "漢" * 5_000, "👩" * 3_000, "\u200b" * 5_000, "a" + "\u0301" * 5_000, "a " * 5_000],
+    [
+        "x" * 10_000,
+        "漢" * 5_000,
+        "👩" * 3_000,
+        "\u200b" * 5_000,
+        "a" + "\u0301" * 5_000,
+        "a " * 5_000,
+    ],
     ids=["word", "chinese", "emoji", "zero width", "one grapheme", "letters"],
 )
 @pytest.mark.parametrize("tokenizer", [Words(), Bytes()])
@@ -171,3 +178,11 @@ def test_merge_takes_low_ranks_first() -> None:
     assert merge([2, 2, 2, 2], [0, 3, 1, 2], limit=4) == [(0, 1), (1, 3), (3, 4)]
     assert merge([2, 2, 2, 2], [0, 1, 2, 3], limit=4) == [(0, 2), (2, 4)]
     assert merge([], [], limit=4) == []
+
+
+def test_what_a_hostile_document_repeats_is_short() -> None:
+    """Endless headings and endlessly nested lists do not multiply by the number of chunks."""
+    items = [Block(kind="list_item", text="x", level=level) for level in range(5_000)]
+    chunks = CHUNKER.chunk("", [heading("h" * 100_000), *items])
+    assert max(len(name) for chunk in chunks for name in chunk.headings) <= 200
+    assert max(len(chunk.text) for chunk in chunks) <= 40 * 16

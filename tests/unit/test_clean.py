@@ -67,7 +67,9 @@ def test_a_broken_title_is_rejected() -> None:
 
 def test_bytes_are_decoded() -> None:
     """UTF-8 with or without its mark, and UTF-16 with one."""
-    assert cleaned("é".encode()) == cleaned("é".encode("utf-8-sig")) == cleaned("é".encode("utf-16"))
+    assert (
+        cleaned("é".encode()) == cleaned("é".encode("utf-8-sig")) == cleaned("é".encode("utf-16"))
+    )
 
 
 @pytest.mark.parametrize("content_type", ["text", "markdown", "html"])
@@ -81,7 +83,8 @@ def test_markdown_structure() -> None:
     """Headings, nested items, rows and code are told apart; inline markup is only its text."""
     source = (
         "# A [link](http://x) and `code`\n\n*one*\ntwo &amp;lt;\n\n- a\n  - b\n\n    more\n"
-        "1. c\n\n| x | y |\n|---|---|\n| 1 | **2** |\n\n```py\nif x:\n    y  # *z*\n```\n\n> quoted\n"
+        "1. c\n\n| x | y |\n|---|---|\n| 1 | **2** |\n\n```py\nif x:\n    y  # *z*\n```\n\n"
+        "> quoted\n"
     )
     assert cleaned(source, "markdown") == [
         ("heading", "A link and code"),

@@ -24,9 +24,7 @@ def cleaned(content: str | bytes, file_type: Literal["pdf", "docx"]) -> list[tup
 
 
 def a_docx() -> bytes:
-    from docx import Document as Docx
-
-    file = Docx()
+    file = pytest.importorskip("docx").Document()
     file.sections[0].header.paragraphs[0].text = "page header"
     file.add_heading("Chapter", 1)
     file.add_paragraph("Hello world. A paragraph: नमस्ते.")

@@ -199,6 +199,7 @@ def test_bfloat16_is_close_to_float32(minilm: SentenceTransformerEmbedder) -> No
 
 def test_default_model(minilm: SentenceTransformerEmbedder) -> None:
     """The packaged model is recorded by its hub name and finds meaning."""
+    assert SentenceTransformerEmbedder.load("all-MiniLM-L6-v2").name == DEFAULT_MODEL
     assert (minilm.name, minilm.dimension, minilm.max_tokens) == (DEFAULT_MODEL, 384, 254)
     near, far = minilm.embed_documents(["A kitten sleeps on the sofa.", "Interest rates rose."])
     query = minilm.embed_query("sleeping cat")

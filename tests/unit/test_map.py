@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from models.ids import key_of
 from models.records import Document, Upsert, Version
 from syncline.errors import Misconfigured, Rejected
-from syncline.rules import Mapping, MappingRule
+from syncline.rules import MappingRule
 from transforms.map import check_rule, content_digest, map_document, metadata_digest
 
 
@@ -274,10 +274,3 @@ def test_wrong_rules_are_refused(rule: dict[str, Any]) -> None:
     with pytest.raises(ValidationError) as caught:
         MappingRule(**rule)
     assert caught.value.errors()[0]["loc"][0] == next(iter(rule))
-
-
-def test_rule_for_a_collection() -> None:
-    """A collection's own rule, else the default's, else the built-in one."""
-    rules = Mapping.model_validate({"a": {"title": "x"}, "default": {"title": "y"}})
-    assert [rules.rule_for(name).title for name in ("a", "b")] == ["x", "y"]
-    assert Mapping().rule_for("a") == MappingRule()
