@@ -6,6 +6,7 @@ they mean; the order in which writes are done is decided by the apply step, not 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, islice
 from typing import Any, NamedTuple, cast
@@ -52,6 +53,8 @@ class Index:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.applying = threading.Lock()
+        """Held from a plan's reads to its last write: flow and repair share one process."""
         self._fields: dict[Path, FieldType] = {}
         self._full_warned = False
 

@@ -113,6 +113,9 @@ def connect(
 
     Raises `Misconfigured` if `uri` cannot be used.
     """
+    # The driver would take anything else for the name of a host.
+    if not uri.startswith(("mongodb://", "mongodb+srv://")):
+        raise _unusable("it does not begin with mongodb:// or mongodb+srv://")
     # A URI that names its UUIDs' representation (of an old C# or Java driver) knows better.
     named = "uuidrepresentation=" in uri.lower()
     uuids: Fields = {} if named else {"uuidRepresentation": "standard"}
@@ -127,10 +130,14 @@ def connect(
             **uuids,
         )
     except (PyMongoError, ValueError, TypeError) as error:
-        raise Misconfigured(
-            f"mongo.uri is not a usable MongoDB address: {error}",
-            "write mongodb://host:port/?replicaSet=name or mongodb+srv://...",
-        ) from error
+        raise _unusable(str(error)) from error
+
+
+def _unusable(reason: str) -> Misconfigured:
+    return Misconfigured(
+        f"mongo.uri is not a usable MongoDB address: {reason}",
+        "write mongodb://host:port/?replicaSet=name or mongodb+srv://...",
+    )
 
 
 def database(client: Client, name: str) -> Database[Fields]:

@@ -90,8 +90,9 @@ class Applier:
 
     def _apply_page(self, page: Sequence[Change]) -> set[Key]:
         lost: set[Key] = set()
-        for group in self._groups(self._plan(page)):
-            lost |= self._carry_out(group)
+        with self._index.applying:
+            for group in self._groups(self._plan(page)):
+                lost |= self._carry_out(group)
         return lost
 
     # --- planning -------------------------------------------------------------------------

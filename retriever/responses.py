@@ -72,7 +72,7 @@ async def _invalid_request(_: Request, failure: Exception) -> Response:
     if first["type"] == "json_invalid":
         return error(400, "is not valid JSON", field="body")
     place = ".".join(str(part) for part in first["loc"][1:])
-    problem = "unknown field" if first["type"] == "extra_forbidden" else first["msg"]
+    problem = _PROBLEMS.get(first["type"], first["msg"])
     return error(422, problem, field=place or str(first["loc"][0]))
 
 
@@ -109,4 +109,9 @@ async def _unexpected(_: Request, failure: Exception) -> Response:
     return error(500, "internal error; the service's log says more")
 
 
+_PROBLEMS = {
+    "extra_forbidden": "unknown field",
+    # Only as JSON: another site's page can make a browser send anything else.
+    "model_attributes_type": "must be a JSON object, sent with Content-Type: application/json",
+}
 _RETRY = {"Retry-After": str(RETRY_AFTER_SECONDS)}

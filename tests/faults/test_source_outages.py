@@ -33,7 +33,8 @@ def open_mongo(server: LocalMongo) -> Mongo:
 def test_restarted_server(start_server: Start, tmp_path: Path) -> None:
     """A server killed and started again is waited for, visibly, and nothing is lost or repeated."""
     port = choose_port(0, "port")
-    server = start_server(data_dir=tmp_path, port=port)
+    # As a replica set's majority would, the server must keep what it has shown.
+    server = start_server("--sync-on-commit", data_dir=tmp_path, port=port)
     mongo = open_mongo(server)
     with mongo.client, mongo.read() as reading:
         reading.wait_for(lambda: reading.positions)

@@ -133,6 +133,20 @@ def test_a_wrong_request_is_told_its_field(client: TestClient, body: Any, field:
     assert answer.json()["error"]["field"] == field
 
 
+def test_an_unknown_field_is_called_that(client: TestClient) -> None:
+    """A misspelt option is refused by name instead of being ignored."""
+    answer = post(client, {"query": "x", "top_k": 3})
+    assert answer.json()["error"] == {"problem": "unknown field", "field": "top_k"}
+
+
+def test_json_must_be_sent_as_json(client: TestClient) -> None:
+    """What a form of another site could send is refused, and says how to do it."""
+    headers = {"content-type": "text/plain"}
+    answer = client.post("/v1/search", content='{"query": "storm"}', headers=headers)
+    assert answer.status_code == 422
+    assert "application/json" in answer.json()["error"]["problem"]
+
+
 @pytest.mark.parametrize("body", ["{", '{"query": }', "[" * 100_000, b"\xff\xfe"])
 def test_malformed_json_is_400(client: TestClient, body: str | bytes) -> None:
     """What cannot be read at all is refused as such, whatever it is."""

@@ -150,6 +150,12 @@ def test_status_is_what_the_worker_says(shelf: Shelf) -> None:
     assert (answer.status_code, answer.json()["error"]["service"]) == (503, "qdrant")
 
 
+def test_a_lone_surrogate_has_a_json_form(shelf: Shelf) -> None:
+    """Text that UTF-8 cannot carry is escaped, not an error."""
+    answer = client_of(shelf, status=lambda: {"state": "\ud800 ü"}).get("/v1/status")
+    assert answer.content == '{"state":"\\ud800 ü"}'.encode()
+
+
 def test_readiness_says_what_is_waited_for(shelf: Shelf) -> None:
     """200 when ready, else 503 with the service and the reason."""
     assert client_of(shelf).get("/readyz").json() == {"ready": True}
@@ -227,6 +233,14 @@ def test_the_key_opens(shelf: Shelf, name: str) -> None:
     value = "Bearer s3cret-ü" if name == "Authorization" else "s3cret-ü"
     answer = client_of(shelf, "s3cret-ü").get("/v1/status", headers={name.encode(): value.encode()})
     assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("key", [None, SecretStr("")])
+def test_without_a_key_set_none_is_asked_for(shelf: Shelf, key: SecretStr | None) -> None:
+    """Everything is open, and a header that some client sends anyway does not matter."""
+    client = client_of(shelf, api_key=key)
+    assert client.get("/v1/status").status_code == 200
+    assert client.get("/v1/status", headers={"X-API-Key": "any"}).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/metrics", "/docs"])

@@ -71,6 +71,13 @@ def test_dense_finds_what_shares_no_keyword_weight(shelf: Shelf) -> None:
     assert shelf.search("zzz", mode="sparse").hits == ()
 
 
+def test_dense_scores_are_cosines(shelf: Shelf) -> None:
+    """The same words score 1, whatever BM25 makes of them."""
+    shelf.put("log", "heavy storm")
+    shelf.put("other", "calm sea")
+    assert shelf.search("storm heavy", mode="dense").hits[0].score == pytest.approx(1, abs=1e-4)
+
+
 def test_a_hybrid_query_without_words_still_answers(shelf: Shelf) -> None:
     """A query that BM25 has no term for is answered by the dense side alone."""
     shelf.put("log", "heavy storm")
