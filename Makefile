@@ -28,7 +28,7 @@ setup: $(STAMP) ## Create .venv and install everything into it (minutes the firs
 $(STAMP): pyproject.toml constraints.txt
 	@$(FIND_PYTHON); [ -x $(BIN)/python ] || "$$python" -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[local,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[local,rich,dev]'
 	@touch $@
 
 up: $(STAMP) ## Run everything locally and stay on: database, sync, index and search

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from flows.verify_compare import Comparison, Finding, Known, bson_ids, by_collection
 from flows.verify_settle import Settled, Settler
 from models.ids import key_of
-from models.records import Entry, Item, Key, Removal, Revision, Version
+from models.records import Entry, Failed, Item, Key, Removal, Revision, Version
 
 Apply = Callable[[Sequence[Item]], None]
 ROUNDS = 3
@@ -73,9 +73,7 @@ class Repairer:
             self._comparison.pause_point()
             known = self._comparison.steps.prepare(item) if isinstance(item, Revision) else item
             entry = entries.get(item.key)
-            state = entry.state if entry else "deleted"
-            # A tombstone, or a failure, that is recorded already says all there is to say.
-            if state != {"Removal": "deleted", "Failed": "failed"}.get(type(known).__name__):
+            if not _is_recorded(known, entry.state if entry else "deleted"):
                 changes.append(known)
         return changes
 
@@ -95,3 +93,10 @@ class Repairer:
             if entry is None or entry.state != "indexed":
                 listed = entry.chunks if entry else ()
                 self._comparison.index.delete([id_ for id_ in ids if id_ not in listed])
+
+
+def _is_recorded(item: Known, state: str) -> bool:
+    """A tombstone, or a failure, that stands already says all there is to say."""
+    return (isinstance(item, Removal) and state == "deleted") or (
+        isinstance(item, Failed) and state == "failed"
+    )

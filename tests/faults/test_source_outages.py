@@ -82,7 +82,7 @@ def lose_history(mongo: Mongo) -> Position:
     """A position, with far more writes behind it than a short oplog holds."""
     mongo.db["a"].insert_many({"_id": n} for n in range(3))
     with mongo.read() as first:
-        first.wait_until_settled(mongo.now())
+        first.wait_for(lambda: first.position and first.position.token)
     mongo.db["a"].delete_one({"_id": 0})
     assert first.position is not None
     assert first.position.token is not None

@@ -38,6 +38,13 @@ class Running:
         )
         self.db = self.mongo["syncline"]
 
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.mongo.close()
+        self.http.close()
+
     def hits(self, query: str, mode: str = "hybrid", **where: Any) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.http.search(
             query, limit=20, mode=mode, filter=where or {}
@@ -81,8 +88,8 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in HASH.items():
             patch.setenv(name, value)
-        with running(data_dir) as facts:
-            yield Running(facts, data_dir)
+        with running(data_dir) as facts, Running(facts, data_dir) as app:
+            yield app
 
 
 @pytest.fixture
@@ -243,6 +250,22 @@ def test_drop_database_and_on(app: Running) -> None:
     assert app.document("doomed", "1") is None
 
 
+def test_as_of_contains_the_write(app: Running, notes: Any) -> None:
+    """An answer whose `as_of` is at or past a write's operation time contains the write."""
+    for n in range(10):
+        with app.mongo.start_session() as session:
+            notes.insert_one({"_id": n, "text": f"wombat{n}q"}, session=session)
+            at = session.operation_time
+        assert at is not None
+
+        def answer(n: int = n) -> dict[str, Any]:
+            return app.http.search(f"wombat{n}q", mode="sparse", filter={"collection": notes.name})
+
+        mark = (at.time, at.inc)
+        answered = eventually(lambda: _passed((a := answer())["as_of"], mark) and a)  # noqa: B023
+        assert [hit["document_id"] for hit in answered["hits"]] == [str(n)]
+
+
 def test_verify_finds_it_in_sync(app: Running, notes: Any) -> None:
     """`syncline verify --deep --json` on the running process: exit 0."""
     notes.insert_many([{"_id": n, "text": paragraphs(n + 1)} for n in range(30)])
@@ -258,8 +281,7 @@ def test_verify_finds_it_in_sync(app: Running, notes: Any) -> None:
 def test_stop_and_start_embeds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A restart goes on where it was; what was written meanwhile arrives; exit 0 within 10 s."""
     monkeypatch.setenv(*next(iter(HASH.items())))
-    with running(tmp_path) as facts:
-        app = Running(facts, tmp_path)
+    with running(tmp_path) as facts, Running(facts, tmp_path) as app:
         app.db["notes"].insert_many([{"_id": n, "text": paragraphs(n + 1)} for n in range(50)])
         app.settle()
         before = app.http.status()
@@ -267,8 +289,7 @@ def test_stop_and_start_embeds_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         os.kill(facts["pid"], signal.SIGTERM)
         eventually(lambda: not alive(facts["pid"]), 10)
         assert time.monotonic() - started < 10
-    with running(tmp_path) as facts:
-        app = Running(facts, tmp_path)
+    with running(tmp_path) as facts, Running(facts, tmp_path) as app:
         app.settle()
         after = app.http.status()
         assert after["embedded_total"] == 0 and after["chunks"] == before["chunks"]
@@ -277,15 +298,13 @@ def test_stop_and_start_embeds_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 def test_killed_in_the_middle_it_converges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """kill -9 during a backfill and edits; after a restart, `verify --deep` finds no drift."""
     monkeypatch.setenv(*next(iter(HASH.items())))
-    with running(tmp_path) as facts:
-        app = Running(facts, tmp_path)
+    with running(tmp_path) as facts, Running(facts, tmp_path) as app:
         texts = [f"Night {n}. {paragraphs(n % 40)}" for n in range(400)]
         app.db["notes"].insert_many([{"_id": n, "text": text} for n, text in enumerate(texts)])
         app.db["notes"].delete_many({"_id": {"$lt": 50}})
         eventually(lambda: app.embedded() > 50)
         os.kill(facts["pid"], signal.SIGKILL)
-    with running(tmp_path) as facts:
-        app = Running(facts, tmp_path)
+    with running(tmp_path) as facts, Running(facts, tmp_path) as app:
         app.db["notes"].update_many({"_id": {"$gt": 350}}, {"$set": {"text": "edited"}})
         app.settle()
         report = app.http.verify(deep=True, repair=False)
