@@ -265,4 +265,6 @@ def _failed(plan: Plan, rejected: Mapping[Key, Rejected]) -> Plan:
     error = rejected[plan.entry.key]
     failure = Failure(step=error.step, reason=error.reason)
     failed = Failed(key=plan.entry.key, version=plan.entry.version, failure=failure)
-    return plan_failure(failed, plan.before)
+    # Chunks that the model took before it refused one: no entry will list them.
+    stored = tuple(chunk.id for chunk in plan.new)
+    return plan_failure(failed, plan.before).model_copy(update={"removed": stored})

@@ -23,7 +23,7 @@ from models.ids import key_of
 from models.points import OWN, of_kind, read_chunk, read_entry
 from models.records import Entry, Key, Removal, Timestamp
 
-__all__ = ["Drift", "Kind", "VerifyReport", "verify"]
+__all__ = ["Drift", "Kind", "Progress", "VerifyReport", "verify"]
 
 BATCH_POINTS = 500
 """Entries or chunks of pass 2 that are looked up at once."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
+from connectors.index import Index
 from connectors.qdrant_edge import EdgeStore
 from connectors.store import Store
+from models.points import StoredChunk
 from retriever.search import ROUNDS
 from tests.retrieval import Shelf, texts
 
@@ -124,13 +126,12 @@ def test_lasting_orphans_cost_one_more_query(shelf: Shelf) -> None:
 
 def test_a_document_is_shown_in_one_version(shelf: Shelf) -> None:
     """A commit between reading an entry and its chunks does not tear the document's view."""
-    chunks_of = shelf.index.chunks
 
-    class Racing(type(shelf.index)):  # type: ignore[misc]
-        def chunks(self, ids):  # type: ignore[no-untyped-def]
-            if "storm new one" not in {c.text for c in chunks_of(ids).values()}:
+    class Racing(Index):
+        def chunks(self, ids: Sequence[str]) -> dict[str, StoredChunk]:
+            if "storm new one" not in {c.text for c in super().chunks(ids).values()}:
                 shelf.put("log", *sorted(NEW), at=20)
-            return chunks_of(ids)
+            return super().chunks(ids)
 
     shelf.index.__class__ = Racing
     view = shelf.retriever.document("notes", "log")
