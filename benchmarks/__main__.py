@@ -31,14 +31,15 @@ def main() -> int:
         _say("chunking the corpus, bare model")
         inputs = throughput.chunk_inputs()
         rates = [throughput.bare(inputs)]
-        _say("backfill")
+        _say(f"{rates[0]}\nbackfill")
         figures["backfill"] = throughput.backfill(scratch / "backfill")
+        _say(f"{figures['backfill']}")
         _say("bare model again")
         rates.append(throughput.bare(inputs))
         figures["bare"] = rates
         _say("freshness")
         figures["freshness"] = freshness.measure(scratch / "freshness")
-        _say("resync")
+        _say(f"{figures['freshness']}\nresync")
         figures["resync"] = throughput.resync(scratch / "resync")
     name_, rate = throughput.best(rates)
     figures["best_bare"] = {"how": name_, "chunks_per_second": rate}

@@ -102,10 +102,10 @@ class _Probe:
 
 
 def _embedding_alone(pool: list[str], chunks: float) -> dict[str, float]:
-    """What the model itself takes for as many chunks of full length."""
+    """What the model itself takes for as many chunks of about the mean length."""
     embedder = load_embedder(configuration(Path("unused")))
     count = max(1, round(chunks))
-    texts = [" ".join(" ".join(pool[n : n + 8]).split()[:150]) for n in range(count)]
+    texts = [" ".join(" ".join(pool[n : n + 8]).split()[:100]) for n in range(count)]
     times = []
     for _ in range(ROUNDS):
         started = time.perf_counter()

@@ -17,7 +17,7 @@ from syncline.rules import MappingRule
 from transforms.clean import clean
 from transforms.map import map_document
 
-BARE_CHUNKS = 300
+BARE_CHUNKS = 200
 """Chunks that the bare model is measured on, spread over all."""
 
 
