@@ -82,6 +82,11 @@ class SentenceTransformerEmbedder:
         # A tokenizer keeps truncation as state: counting has its own, which never truncates.
         self._counter: Any = copy.deepcopy(model.tokenizer)
         self._counter_lock = Lock()
+        # The Rust tokenizer itself, where there is one: a third of the time of its wrapper.
+        self._fast: Any = getattr(self._counter, "backend_tokenizer", None)
+        if self._fast is not None:
+            self._fast.no_truncation()
+            self._fast.no_padding()
         self.name = name
         self.max_tokens = self._read_limit()
         self.dimension = int(self._encode(["dimension"]).shape[1])
@@ -109,6 +114,11 @@ class SentenceTransformerEmbedder:
         if not texts:
             return []
         with self._counter_lock:
+            if self._fast is not None:
+                encodings = self._fast.encode_batch_fast(
+                    [_valid(text) for text in texts], add_special_tokens=False
+                )
+                return [len(encoding.ids) for encoding in encodings]
             encoded = self._counter(
                 [_valid(text) for text in texts],
                 add_special_tokens=False,
