@@ -19,7 +19,7 @@ from transforms.text import plain_blocks
 
 ROUNDS = 20
 PARAGRAPHS = 120
-POLL_SECONDS = 0.005
+POLL_SECONDS = 0.015
 """Between two looks: on few cores, searching without a pause slows down what it waits for."""
 
 
@@ -119,7 +119,7 @@ def _embedding_alone(versions: list[str]) -> dict[str, float]:
     known: set[str] = set()
     times, counts = [], []
     for text in versions:
-        inputs = {chunk.input for chunk in chunker.chunk("Long", plain_blocks(text))}
+        inputs = {chunk.input for chunk in chunker.chunk("Long", tuple(plain_blocks(text)))}
         fresh = sorted(inputs - known)
         known |= inputs
         started = time.perf_counter()
