@@ -27,6 +27,8 @@ from models.records import ALL_COLLECTIONS, Change, Floor, Position, Timestamp
 from syncline.control import Control
 from syncline.errors import Stopped
 
+STREAM_TURNS = 8
+"""Batches of the stream after which a page of a running snapshot has its turn."""
 IDLE_ACKNOWLEDGE_SECONDS = 1.0
 """How often the position of an idle stream is written: far below any oplog's length."""
 EPOCHS_TO_STOP = 2
@@ -113,6 +115,7 @@ class _Partition(StatefulSourcePartition[Change, None]):
         self._acknowledged: _Emitted | None = None
         self._acknowledged_at = 0.0
         self._epochs_stopping = 0
+        self._stream_turns = 0
 
     def start(self) -> None:
         """Start the reading threads."""
@@ -129,7 +132,7 @@ class _Partition(StatefulSourcePartition[Change, None]):
         if self._control.stop_requested:
             return []
         try:
-            return self._take_stream() or self._take_snapshot()
+            return self._take()
         except BaseException as error:
             self._control.fail(error)
             raise StopIteration from error
@@ -146,6 +149,14 @@ class _Partition(StatefulSourcePartition[Change, None]):
         if control.aborted or control.error is not None:
             return True
         return control.stop_requested and self._epochs_stopping >= EPOCHS_TO_STOP
+
+    def _take(self) -> list[Change]:
+        """The stream comes first, but a stream that never rests must not stop a snapshot."""
+        if self._stream_turns < STREAM_TURNS and (changes := self._take_stream()):
+            self._stream_turns += 1
+            return changes
+        self._stream_turns = 0
+        return self._take_snapshot() or self._take_stream()
 
     def _take_stream(self) -> list[Change]:
         changes: list[Change] = []

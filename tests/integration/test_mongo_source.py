@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import threading
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -61,6 +62,26 @@ def test_edits_overtake_the_backfill(mongo: Mongo) -> None:
         assert reading.position.watermark is None
         assert reading.control.backfill["a"].total == 2000
         assert reading.control.backfill["a"].done < 500
+
+
+def test_the_backfill_goes_on_under_a_stream_that_never_rests(mongo: Mongo) -> None:
+    """Writes that come faster than they are taken delay a snapshot, but do not stop it."""
+    mongo.db["a"].insert_many({"_id": n, "v": 0} for n in range(200))
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            mongo.db["b"].insert_many({} for _ in range(200))
+
+    writer = threading.Thread(target=write)
+    with mongo.read(slow=0.001, limits=Limits(batch_changes=20)) as reading:
+        writer.start()
+        try:
+            reading.wait_for(lambda: len(fold(reading.of("a"))) == 200)
+            assert reading.control.pending > 0, "the stream did not rest meanwhile"
+        finally:
+            stop.set()
+            writer.join()
 
 
 def test_resume_after_stop(mongo: Mongo) -> None:
