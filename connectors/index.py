@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, cast
 
 import structlog
 
+from connectors.paths import addressable
 from connectors.store import Conditional, Dense, FieldType, Point, Sparse, Store, Stored
 from models import points
 from models.conditions import All, Condition, Match, Path, parse_date
@@ -66,6 +67,7 @@ class Index:
         Raises `Misconfigured` if it was built by another one, or is not Syncline's at all.
         """
         created = self.store.create(recipe.dimension)
+        self._check_conditions()
         known = self.recipe()
         if known is None:
             if not created and self.store.count(All(conditions=())):
@@ -74,16 +76,37 @@ class Index:
                     "set qdrant.collection to a name of its own",
                 )
             self._put_single("recipe", recipe)
-        elif known != recipe:
-            raise Misconfigured(_differences(known, recipe), _RECIPE_REMEDY)
+        else:
+            self.check(known, recipe)
         for path, field_type in points.INDEXED_FIELDS.items():
             self.store.create_field_index(path, cast(FieldType, field_type))
         self._fields = dict(self.store.field_indexes())
+
+    @staticmethod
+    def check(known: Recipe, wanted: Recipe) -> None:
+        """Raises `Misconfigured` if an index of one recipe cannot be gone on with by the other."""
+        if known != wanted:
+            raise Misconfigured(_differences(known, wanted), _RECIPE_REMEDY)
 
     def recipe(self) -> Recipe | None:
         """What the index is made of; None if it is empty or does not exist."""
         payload = self._single("recipe") if self.store.exists() else None
         return points.read_recipe(payload) if payload else None
+
+    def _check_conditions(self) -> None:
+        """A server that does not know conditional writes ignores the condition, in silence."""
+        probe = single_id("probe")
+        self.store.upsert([Point(probe, {OWN: {"kind": "probe", "kept": True}})])
+        never = Match(path=(OWN, "kind"), values=("never",))
+        refused = Point(probe, {OWN: {"kind": "probe", "kept": False}})
+        self.store.upsert_conditionally([Conditional([refused], never)])
+        kept = [payload[OWN]["kept"] for payload in self._retrieve([probe])]
+        self.store.delete([probe])
+        if kept != [True]:
+            raise Misconfigured(
+                "this Qdrant server ignores the condition of a write, which guards every entry",
+                "upgrade Qdrant to 1.16 or later",
+            )
 
     # --- the ledger -----------------------------------------------------------------------
 
@@ -193,6 +216,17 @@ class Index:
         payload = self._single("position")
         return points.read_position(payload) if payload else None
 
+    def resumable_position(self) -> Position | None:
+        """The position, made void if a newer snapshot was begun and never acknowledged.
+
+        Its floor stands already: going on below it would drop what comes as too old.
+        """
+        position = self.position()
+        floor = self.hidden_below([ALL_COLLECTIONS]).get(ALL_COLLECTIONS)
+        if position is None or floor is None or floor <= position.start:
+            return position
+        return position.model_copy(update={"scope": ""})
+
     def put_position(self, position: Position) -> None:
         """Keep the position: all that it is behind must have been written before."""
         self._put_single("position", position)
@@ -205,6 +239,9 @@ class Index:
         Stops early, to be called again, when `more()` says no. Returns the entries removed.
         """
         removed = 0
+        expired = Version(watermark.seconds - keep_seconds, 0, 0)
+        swept = points.of_kind("floor", Match(path=(OWN, "swept"), values=(True,)))
+        self.store.delete_where(All(conditions=(swept, points.older_than(expired))))
         for floor in self.due_floors(watermark):
             condition = points.of_kind("entry", points.older_than(floor.version))
             if floor.collection != ALL_COLLECTIONS:
@@ -217,7 +254,6 @@ class Index:
             if not more():
                 return removed
             self.put_floor(floor.model_copy(update={"swept": True}))
-        expired = Version(watermark.seconds - keep_seconds, 0, 0)
         dead = Match(path=(OWN, "state"), values=("deleted",))
         return removed + self._sweep_entries(
             points.of_kind("entry", dead, points.older_than(expired)), more
@@ -236,9 +272,12 @@ class Index:
             if not page:
                 break
             keys = tuple(points.read_entry(stored.payload).key for stored in page)
-            self.store.delete_where(points.of_kind("chunk", points.of_keys(keys)))
-            # Under the condition again: another writer may have raised one meanwhile.
-            self.store.delete_where(All(conditions=(condition, points.of_keys(keys))))
+            with self.applying:
+                # Under the condition again: another writer may have raised one meanwhile. And
+                # entries first: chunks without an entry are invisible, the reverse is a hole.
+                self.store.delete_where(All(conditions=(condition, points.of_keys(keys))))
+                gone = tuple(set(keys) - self.entries(keys).keys())
+                self.store.delete_where(points.of_kind("chunk", points.of_keys(gone)))
             removed += len(page)
         return removed
 
@@ -286,8 +325,11 @@ class Index:
             field = (*path, name)
             if isinstance(item, Mapping):
                 self._index_fields(item, field)
-            elif field not in self._fields and (kind := _field_type(item)) is not None:
-                self._index_field(field, kind)
+            # Names that Qdrant has no notation for are stored, and cannot be filtered by.
+            elif field not in self._fields and addressable(field):
+                kind = _field_type(item)
+                if kind is not None:
+                    self._index_field(field, kind)
 
     def _index_field(self, field: Path, kind: FieldType) -> None:
         used = len(self._fields) - len(points.INDEXED_FIELDS)

@@ -130,7 +130,9 @@ def connect(
             **uuids,
         )
     except (PyMongoError, ValueError, TypeError) as error:
-        raise _unusable(str(error)) from error
+        # The driver's words may quote a part of a password.
+        reason = "special characters of user and password must be percent-encoded"
+        raise _unusable(reason if "@" in uri else str(error)) from error
 
 
 def _unusable(reason: str) -> Misconfigured:

@@ -21,7 +21,7 @@ class PositionOwner:
     """Where the position is kept, and what it must fit. Called from the source's threads."""
 
     load: Callable[[], Position | None]
-    acknowledge: Callable[[Position], None]
+    acknowledge: Callable[[Position], object]
     fingerprint: str
     """Of what is read and how it is mapped: another one begins a new generation."""
     on_lost_history: Literal["snapshot", "fail"] = "snapshot"

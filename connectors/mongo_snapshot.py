@@ -61,6 +61,7 @@ class SnapshotReader:
         self._scope = scope
         self._control = control
         self._cursors: list[Cursor] = []
+        self._finished: list[Cursor] = []
         self._changed = threading.Condition()
         self._closed = False
         self.thread = threading.Thread(target=self._run, name="mongo-snapshot", daemon=True)
@@ -68,7 +69,7 @@ class SnapshotReader:
     def read(self, cursors: Sequence[Cursor]) -> None:
         """Read exactly these from now on; one that is being read goes on where it is."""
         with self._changed:
-            self._cursors = list(cursors)
+            self._cursors = [cursor for cursor in cursors if cursor not in self._finished]
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -108,6 +109,8 @@ class SnapshotReader:
                 raise Stopped("stopped within a snapshot")
             if cursor in self._cursors:
                 self._cursors.remove(cursor)
+                # Its end may still wait in the inbox when the source names its cursors anew.
+                self._finished.append(cursor)
                 finished = Finished(cursor)
             else:
                 return

@@ -63,7 +63,7 @@ class MongoSource(FixedPartitionedSource[Change, None]):
         scope: MongoScope,
         *,
         load_position: Callable[[], Position | None],
-        acknowledge: Callable[[Position], None],
+        acknowledge: Callable[[Position], object],
         scope_fingerprint: str,
         control: Control,
         on_lost_history: Literal["snapshot", "fail"] = "snapshot",
@@ -100,7 +100,7 @@ class _Partition(StatefulSourcePartition[Change, None]):
         follower: Follower,
         snapshot: SnapshotReader,
         control: Control,
-        acknowledge: Callable[[Position], None],
+        acknowledge: Callable[[Position], object],
         limits: Limits,
     ) -> None:
         self._follower = follower
@@ -116,6 +116,7 @@ class _Partition(StatefulSourcePartition[Change, None]):
         self._acknowledged_at = 0.0
         self._epochs_stopping = 0
         self._stream_turns = 0
+        self._again = False
 
     def start(self) -> None:
         """Start the reading threads."""
@@ -243,7 +244,7 @@ class _Partition(StatefulSourcePartition[Change, None]):
         self._epochs_stopping += control.stop_requested
 
     def _acknowledge(self, written: _Emitted) -> None:
-        self._send(written.position)
+        self._again = bool(self._send(written.position))
         before = self._acknowledged.changes if self._acknowledged else 0
         self._control.count_acknowledged(written.changes - before)
         self._acknowledged, self._acknowledged_at = written, time.monotonic()
@@ -255,7 +256,9 @@ class _Partition(StatefulSourcePartition[Change, None]):
         before = self._acknowledged
         if before is None:
             return True
-        if written.position == before.position:
+        if self._control.stop_requested:
+            return True
+        if written.position == before.position and not self._again:
             return False
         return (
             written.changes > before.changes
@@ -263,7 +266,6 @@ class _Partition(StatefulSourcePartition[Change, None]):
             or written.position.generation != before.position.generation
             or written.position.last != before.position.last
             or _shows(written) > _shows(before)
-            or self._control.stop_requested
             or time.monotonic() - self._acknowledged_at >= IDLE_ACKNOWLEDGE_SECONDS
         )
 

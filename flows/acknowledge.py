@@ -34,12 +34,16 @@ class Acknowledge:
         self._flushed: Position | None = None
         self._flushed_at = 0.0
         self._swept_at = 0.0
+        self._more = False
 
-    def __call__(self, position: Position) -> None:
-        """Keep `position`. Raises `Stopped` if a stop is asked for while the index is away."""
-        keep_trying(partial(self._keep, position), self._control)
+    def __call__(self, position: Position) -> bool:
+        """Keep `position`; whether there is more to sweep, so that it should be called again soon.
 
-    def _keep(self, position: Position) -> None:
+        Raises `Stopped` if a stop is asked for while the index is away.
+        """
+        return keep_trying(partial(self._keep, position), self._control)
+
+    def _keep(self, position: Position) -> bool:
         now = time.monotonic()
         if self._flushed is None or self._must_flush(self._flushed, position, now):
             self._index.store.flush()
@@ -48,13 +52,20 @@ class Acknowledge:
         else:
             seen = self._flushed.model_copy(update={"watermark": position.watermark})
             self._index.put_position(seen)
-        if position.watermark is not None and now - self._swept_at >= SWEEP_EVERY_SECONDS:
-            self._index.sweep(
-                position.watermark,
-                keep_seconds=self._tombstone_seconds,
-                more=lambda: time.monotonic() < now + SWEEP_SECONDS,
-            )
-            self._swept_at = time.monotonic()
+        return self._sweep(self._flushed, now)
+
+    def _sweep(self, flushed: Position, now: float) -> bool:
+        """By the flushed watermark: a tombstone must outlive every event that may come again."""
+        if flushed.watermark is None or now - self._swept_at < SWEEP_EVERY_SECONDS:
+            return self._more
+        self._index.sweep(
+            flushed.watermark,
+            keep_seconds=self._tombstone_seconds,
+            more=lambda: time.monotonic() < now + SWEEP_SECONDS,
+        )
+        self._swept_at = time.monotonic()
+        self._more = self._swept_at >= now + SWEEP_SECONDS
+        return self._more
 
     def _must_flush(self, flushed: Position, position: Position, now: float) -> bool:
         return (

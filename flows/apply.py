@@ -27,6 +27,7 @@ from syncline.telemetry import Telemetry
 from transforms.plan import (
     NewChunk,
     Plan,
+    dirty,
     is_stale,
     is_unchanged,
     latest,
@@ -75,9 +76,13 @@ class Applier:
         """
         for run in _runs(batch):
             if isinstance(run, Floor):
-                self._insist(partial(self._index.put_floor, run))
+                self._insist(partial(self._put_floor, run))
             else:
                 self._apply_changes(latest(run))
+
+    def _put_floor(self, floor: Floor) -> None:
+        with self._index.applying:
+            self._index.put_floor(floor)
 
     def _apply_changes(self, changes: Sequence[Change]) -> None:
         while changes:
@@ -99,8 +104,13 @@ class Applier:
 
     def _plan(self, page: Sequence[Change]) -> list[Plan]:
         keys = [change.key for change in page]
-        entries = self._index.entries(keys)
+        known = self._index.entries(keys)
         floors = self._index.floors({key.collection for key in keys})
+        hidden = self._index.hidden_below({key.collection for key in keys})
+        # What was dropped is as if it had never been, but for its chunks, which are to go.
+        entries = {
+            k: e for k, e in known.items() if e.version >= hidden.get(k.collection, e.version)
+        }
         fresh = []
         for change in page:
             floor = floors.get(change.key.collection)
@@ -108,8 +118,12 @@ class Applier:
                 fresh.append(self._complete(change, entries.get(change.key)))
         self._telemetry.stale(len(page) - len(fresh))
         touched = [c.key for c in fresh if c.key in entries and _touches_chunks(c)]
-        # Without an entry there may still be orphans of an apply that a crash cut short.
-        touched += [c.key for c in fresh if c.key not in entries and isinstance(c, Revision)]
+        # Without an entry there may still be orphans: of a crash, or below a floor.
+        touched += [
+            c.key
+            for c in fresh
+            if c.key not in entries and (isinstance(c, Revision) or c.key in known)
+        ]
         stored = self._index.stored_chunks(touched)
         plans = []
         for change in fresh:
@@ -117,8 +131,9 @@ class Applier:
             if isinstance(change, Revision):
                 plans.append(plan_revision(change, entry, chunks))
             elif isinstance(change, Failed):
-                plans.append(plan_failure(change, entry))
-            elif entry is not None or change.version != floors.get(change.key.collection):
+                removed = () if entry else tuple(chunks)
+                plans.append(plan_failure(change, entry).model_copy(update={"removed": removed}))
+            elif change.key in known or change.version != floors.get(change.key.collection):
                 plans.append(plan_removal(change, entry, chunks))
             # else: read by a snapshot, excluded and unknown; the snapshot's floor is its tombstone.
         return plans
@@ -146,6 +161,9 @@ class Applier:
     def _carry_out(self, group: Sequence[Plan]) -> set[Key]:
         rejected = self._embed([chunk for plan in group for chunk in plan.new])
         plans = [p if p.entry.key not in rejected else _failed(p, rejected) for p in group]
+        self._index.commit(
+            [dirty(p.before) for p in plans if p.before and (p.payloads or p.metadata)]
+        )
         for plan in plans:
             for point_id, payload in plan.payloads:
                 self._index.store.set_payload([point_id], payload)

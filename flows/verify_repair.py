@@ -87,12 +87,14 @@ class Repairer:
     def _remove_strays(self, findings: Sequence[Finding]) -> None:
         """Of documents without an indexed version; for the others the apply step has done it."""
         stray = {finding.key: finding.stray for finding in findings if finding.stray}
-        entries = self._comparison.index.entries(list(stray))
-        for key, ids in stray.items():
-            entry = entries.get(key)
-            if entry is None or entry.state != "indexed":
-                listed = entry.chunks if entry else ()
-                self._comparison.index.delete([id_ for id_ in ids if id_ not in listed])
+        index = self._comparison.index
+        with index.applying:  # a plan of the flow may be about to keep one of them
+            entries = index.entries(list(stray))
+            for key, ids in stray.items():
+                entry = entries.get(key)
+                if entry is None or entry.state != "indexed":
+                    listed = entry.chunks if entry else ()
+                    index.delete([id_ for id_ in ids if id_ not in listed])
 
 
 def _is_recorded(item: Known, state: str) -> bool:

@@ -31,8 +31,9 @@ class InvalidFilter(ValueError):
 def dotted(field: str) -> Path:
     """The path that a dotted name stands for. Raises `InvalidFilter` where a part is empty."""
     path = tuple(field.split("."))
-    if not all(path):
-        raise InvalidFilter(field, "is not a field name such as tag or author.name")
+    if not all(path) or any("\ud800" <= character <= "\udfff" for character in field):
+        shown = field.encode("utf-8", "backslashreplace").decode()
+        raise InvalidFilter(shown, "is not a field name such as tag or author.name")
     return path
 
 

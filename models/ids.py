@@ -60,7 +60,7 @@ def key_of(collection: str, bson_id: Any) -> Key:
 def public_id(key: Key) -> str:
     """`_id` as users see it: a plain string for a string, else relaxed Extended JSON."""
     value = json.loads(key.id)
-    return value if isinstance(value, str) else key.id
+    return value if isinstance(value, str) and _is_text(value) else key.id
 
 
 def key_from_path(collection: str, text: str) -> Key:
@@ -122,6 +122,15 @@ def _dumps(bson_id: Any, options: json_util.JSONOptions) -> str:
     text = json_util.dumps(bson_id, json_options=options, ensure_ascii=False)
     # Broken UTF-8 arrives as lone surrogates, which only JSON's own escapes can carry.
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be stored: a lone surrogate, of broken UTF-8, cannot."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _uuid(kind: str, name: str) -> str:

@@ -101,6 +101,8 @@ async def _misconfigured(_: Request, failure: Exception) -> Response:
 
 async def _http(_: Request, failure: Exception) -> Response:
     assert isinstance(failure, HTTPException)
+    if failure.status_code == 400:
+        return error(400, "is not valid JSON", field="body")
     return error(failure.status_code, failure.detail, headers=failure.headers)
 
 

@@ -112,6 +112,14 @@ def open_index(config: Configuration) -> Index:
     return Index(open_store(config))
 
 
+NOTHING_HELD: Mapping[str, Any] = {
+    "documents": {"indexed": 0, "failed": 0, "deleted": 0},
+    "chunks": 0,
+    "watermark": None,
+    "generation": None,
+}
+
+
 def describe(index: Index) -> Mapping[str, Any]:
     """What the index holds, as `/v1/status` tells it."""
     counts = index.counts()

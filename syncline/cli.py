@@ -228,6 +228,12 @@ def main() -> None:
     except SynclineError as error:
         show.problem(str(error), None)
         sys.exit(1)
+    except OSError as error:
+        show.problem(f"{error.filename or 'the system'}: {error.strerror or error}", _OS_REMEDY)
+        sys.exit(2)
+
+
+_OS_REMEDY = "name another path (--data-dir), or correct its kind and its rights"
 
 
 def _settings(

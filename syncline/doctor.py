@@ -63,13 +63,16 @@ def _mongo(config: Configuration) -> str:
 
 
 def _qdrant(config: Configuration) -> str:
-    from syncline.assemble import open_index
+    from syncline.assemble import load_embedder, make_chunker, make_recipe, open_index
 
     if not config.qdrant.url and find_running(config.local.data_dir):
         return "Qdrant Edge, open in the running process"
+    embedder = load_embedder(config)
+    wanted = make_recipe(embedder, make_chunker(config, embedder))
     index = open_index(config)
     try:
         recipe = index.recipe()
+        index.check(recipe or wanted, wanted)
     finally:
         index.store.close()
     return f"index of {recipe.model}" if recipe else "no index yet; it will be built"

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from pymongo.database import Database
+from pymongo.errors import InvalidName
 
 from connectors.mongo import cluster_time, connect
 from syncline.assemble import make_scope
+from syncline.errors import Misconfigured
 from syncline.load import LoadReport, load, load_documents
 from syncline.progress import on_stderr
 from syncline.runtime import find_running
@@ -22,7 +24,11 @@ from syncline.settings import Configuration
 def load_files(config: Configuration, paths: Sequence[Path], collection: str) -> LoadReport:
     """Files and directories into one collection of the configured database."""
     with _database(config) as database:
-        return load(paths, database[collection], progress=on_stderr)
+        try:
+            target = database[collection]
+        except InvalidName as error:
+            raise Misconfigured(f"--collection {collection!r}: {error}", "name another") from error
+        return load(paths, target, progress=on_stderr)
 
 
 def load_sample(config: Configuration) -> list[LoadReport]:

@@ -59,10 +59,11 @@ def keep_trying(call: Callable[[], _T], control: Control) -> _T:
         reraise=True,
     )
     try:
-        result = retrying(call)
+        return retrying(call)
     except Unavailable as error:
         raise Stopped(f"stopped while waiting: {error}") from error
-    for service in waited:
-        control.available(service)
-        _log.info("service_is_back", service=service)
-    return result
+    finally:
+        # Also after another error: the service that gave it does answer.
+        for service in waited:
+            control.available(service)
+            _log.info("wait_is_over", service=service)

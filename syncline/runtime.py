@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 _NAME = "run.json"
 
@@ -32,7 +34,10 @@ def find_running(data_dir: Path) -> dict[str, Any] | None:
     """The facts of the process that runs on this data directory, or None."""
     try:
         facts: dict[str, Any] = json.loads((data_dir / _NAME).read_text(encoding="utf-8"))
-        os.kill(int(facts["pid"]), 0)
+        address = urlsplit(facts["http"])
+        # Its port, not its process id, which another process may have by now.
+        with socket.create_connection((address.hostname, address.port), timeout=2):
+            pass
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return facts

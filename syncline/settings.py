@@ -161,7 +161,11 @@ def _override(base: Configuration, overrides: dict[str, dict[str, Any]]) -> Conf
         given = {k: v for k, v in values.items() if v is not None}
         part = getattr(base, name)
         fields = {k: getattr(part, k) for k in type(part).model_fields}
-        parts[name] = type(part).model_validate({**fields, **given})
+        try:
+            parts[name] = type(part).model_validate({**fields, **given})
+        except ValidationError as error:
+            problem = _explain(error, f"{name}.")
+            raise Misconfigured(problem, "correct the option on the command line") from None
     return base.model_copy(update=parts)
 
 
@@ -176,10 +180,10 @@ def _read_toml(path: Path, *, required: bool) -> dict[str, Any]:
         raise Misconfigured(f"{path} cannot be read: {error}", "correct the file") from error
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, prefix: str = "") -> str:
     lines = []
     for problem in error.errors(include_url=False):
-        place = ".".join(str(part) for part in problem["loc"])
+        place = prefix + ".".join(str(part) for part in problem["loc"])
         secret = any(word in place for word in ("key", "uri", "password", "token"))
         value = "" if secret else f" = {str(problem.get('input'))[:80]!r}"
         hint = "unknown setting" if problem["type"] == "extra_forbidden" else problem["msg"]

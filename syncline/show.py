@@ -42,7 +42,7 @@ def up_is_ready(settings: Configuration, facts: Mapping[str, Any]) -> None:
 [bold]write[/]   PyMongo   from pymongo import MongoClient
                   db = MongoClient("{mongo}")["{database}"]
                   db.notes.insert_one({note})
-        mongosh   mongosh "{mongo}/{database}" --eval 'db.notes.insertOne({shell})'
+        mongosh   mongosh "{mongo.rstrip("/")}/{database}" --eval 'db.notes.insertOne({shell})'
         files     syncline load --sample --data-dir {data_dir}
 [bold]search[/]  browser   {http}/
         curl      curl -s {http}/v1/search {json_type} -d '{body}'

@@ -61,11 +61,7 @@ def up(config: Configuration, *, on_ready: OnReady) -> None:
 def sync(config: Configuration, *, on_ready: OnReady) -> None:
     """The flow alone, until a signal."""
     stop = stop_on_signals()
-    if not config.qdrant.url:
-        raise Misconfigured(
-            "`syncline sync` needs a Qdrant server, which other processes can read too",
-            "set qdrant.url, or use `syncline up` for the embedded one",
-        )
+    _need_server(config, "sync")
     with contextlib.ExitStack() as stack:
         uri = stack.enter_context(mongo_of(config))
         worker = _start_worker(stack, config, uri)
@@ -75,6 +71,7 @@ def sync(config: Configuration, *, on_ready: OnReady) -> None:
 def serve(config: Configuration, *, on_ready: OnReady) -> None:
     """The retriever alone, until a signal."""
     stop = stop_on_signals()
+    _need_server(config, "serve")
     with contextlib.ExitStack() as stack:
         server = HttpServer(config.http.host, config.http.port)
         stack.callback(server.stop)
@@ -103,8 +100,9 @@ def stop_on_signals() -> threading.Event:
 
 
 def redacted(uri: str) -> str:
-    """A connection string without its password."""
-    return re.sub(r"(://[^:/@]+):[^@]*@", r"\1:***@", uri)
+    """A connection string's hosts: user, password and options, which may hold secrets, left out."""
+    scheme, _, rest = uri.partition("://")
+    return f"{scheme}://{re.split('[/?]', rest.rpartition('@')[2])[0]}/"
 
 
 @contextlib.contextmanager
@@ -121,6 +119,14 @@ def mongo_of(config: Configuration) -> Iterator[str]:
         yield local.uri
     finally:
         local.stop()
+
+
+def _need_server(config: Configuration, command: str) -> None:
+    if not config.qdrant.url:
+        raise Misconfigured(
+            f"`syncline {command}` needs a Qdrant server, which several processes can open",
+            "set qdrant.url, or use `syncline up` for the embedded one",
+        )
 
 
 def _start_worker(stack: contextlib.ExitStack, config: Configuration, uri: str) -> Worker:

@@ -16,6 +16,7 @@ from flows.steps import Steps
 from flows.sync import build_flow, run_flow
 from models.embedders import Embedder
 from syncline.assemble import (
+    NOTHING_HELD,
     connect_mongo,
     describe,
     make_chunker,
@@ -24,7 +25,7 @@ from syncline.assemble import (
     scope_fingerprint,
 )
 from syncline.control import Control
-from syncline.errors import Stopped
+from syncline.errors import Misconfigured, Stopped, Unavailable
 from syncline.retry import keep_trying
 from syncline.settings import Configuration
 from syncline.telemetry import Telemetry
@@ -97,7 +98,7 @@ class Worker:
         return MongoSource(
             self.client,
             self.scope,
-            load_position=lambda: keep_trying(self.index.position, self.control),
+            load_position=self.index.resumable_position,
             acknowledge=Acknowledge(
                 self.index,
                 self.control,
@@ -112,7 +113,7 @@ class Worker:
 
     def status(self) -> Mapping[str, Any]:
         """The body of `/v1/status`."""
-        held = describe(self.index)
+        held = self._held()
         control = self.control
         pending = max(0, control.received - control.acknowledged)
         return {
@@ -128,6 +129,15 @@ class Worker:
                 for name, (done, total) in control.backfill.items()
             },
         }
+
+    def _held(self) -> Mapping[str, Any]:
+        """What the index holds; nothing while it does not answer or has not been opened."""
+        try:
+            return describe(self.index)
+        except (Unavailable, Misconfigured):
+            if not self.control.waiting and self.control.state != "starting":
+                raise
+        return NOTHING_HELD
 
     def ready(self) -> tuple[bool, Mapping[str, str]]:
         """Whether changes flow, and if not, what is waited for."""

@@ -234,7 +234,12 @@ def _metadata(
             value = json_value(look_up(fields, path))
             if value is not None:
                 place(metadata, name, value)
-    size = _size(_canonical(metadata))
+    try:
+        size = len(_canonical(metadata).encode())
+    except UnicodeEncodeError as error:
+        raise Rejected(
+            "map", "a metadata field has a broken encoding (a lone surrogate); write it as UTF-8"
+        ) from error
     if size > MAX_METADATA:
         raise Rejected(
             "map",

@@ -42,6 +42,14 @@ class Plan(Record):
     """Nothing but the version differs from the entry."""
 
 
+def dirty(entry: Entry) -> Entry:
+    """The entry as it stands while payloads of chunks that it lists are rewritten.
+
+    It matches no digest: if the rewriting is cut short, no later change is taken for unchanged.
+    """
+    return entry.model_copy(update={"digest": "", "metadata_digest": ""})
+
+
 def latest(changes: Iterable[Removal | Failed | Revision]) -> list[Removal | Failed | Revision]:
     """The last change of each document: of the highest version, among equals the last."""
     last: dict[Key, Removal | Failed | Revision] = {}

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from models.ids import key_of
-from models.records import ALL_COLLECTIONS, Floor, Timestamp, Version
+from models.records import ALL_COLLECTIONS, Floor, Position, Timestamp, Version
 from syncline.control import Control
-from syncline.errors import Stopped
+from syncline.errors import Misconfigured, Stopped, Unavailable
 from syncline.retry import keep_trying
 from syncline.rules import MappingRule
 from tests.pipeline import Pipeline, gone, paragraphs, put
@@ -220,3 +220,93 @@ def test_the_index_going_away_is_waited_for(pipeline: Pipeline) -> None:
     pipeline.store.refuse(2)  # type: ignore[attr-defined]
     pipeline.run(put(1, (5, 1), text="hello"))
     assert texts(pipeline, 1) == ["hello"]
+
+
+def test_a_failed_document_does_not_bring_back_what_was_dropped(pipeline: Pipeline) -> None:
+    """Re-inserted in a form that fails after a drop, a document has no old chunks."""
+    pipeline.run(put(1, (5, 1), text="dropped"))
+    pipeline.run(Floor(collection="notes", version=Version(6, 1)))
+    pipeline.run(put(1, (7, 1), text=5))
+    assert entry(pipeline, 1).state == "failed"
+    assert entry(pipeline, 1).chunks == ()
+    assert pipeline.index.counts().chunks == 0
+
+
+def test_a_metadata_edit_cut_short_and_taken_back_is_noticed(pipeline: Pipeline) -> None:
+    """Killed after the payload, before the entry; then the old value comes again: it is written."""
+    pipeline.run(put(1, (5, 1), text="hello", tag="a"))
+
+    def crash(operation: str) -> None:
+        if operation == "upsert_conditionally" and tags(pipeline) == {"b"}:
+            raise KeyboardInterrupt
+
+    pipeline.store.before_write = crash  # type: ignore[attr-defined]
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(put(1, (5, 2), text="hello", tag="b"))
+    pipeline.store.before_write = None  # type: ignore[attr-defined]
+    restarted = Pipeline(pipeline.store)
+    assert restarted.run(put(1, (5, 3), text="hello", tag="a")) == 0
+    assert tags(restarted) == {"a"}
+
+
+def tags(pipeline: Pipeline) -> set[str]:
+    stored = pipeline.index.chunks(entry(pipeline, 1).chunks)
+    return {chunk.metadata["tag"] for chunk in stored.values()}
+
+
+def test_a_sweep_cut_short_leaves_no_entry_without_its_chunks(pipeline: Pipeline) -> None:
+    """Killed between its two deletes, a sweep leaves orphans, and the document can come again."""
+    pipeline.run(put(1, (5, 1), text="hello"), Floor(collection="*", version=Version(6, 0)))
+    deletes = iter(range(2))
+
+    def crash(operation: str) -> None:
+        if operation == "delete_where" and next(deletes, None) is None:
+            raise KeyboardInterrupt
+
+    pipeline.store.before_write = crash  # type: ignore[attr-defined]
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.index.sweep(Timestamp(7, 0), keep_seconds=100, more=lambda: True)
+    pipeline.store.before_write = None  # type: ignore[attr-defined]
+    assert entry(pipeline, 1) is None
+    restarted = Pipeline(pipeline.store)
+    restarted.run(put(1, (8, 0), text="hello"))
+    assert texts(restarted, 1) == ["hello"]
+
+
+def test_a_snapshot_that_was_never_acknowledged_voids_the_position(pipeline: Pipeline) -> None:
+    """Going on below a newer floor would drop what comes as too old: a new snapshot is needed."""
+    position = Position(scope="s", start=Version(5, 0), token="t")
+    pipeline.run(Floor(collection="*", version=Version(5, 0)))
+    pipeline.index.put_position(position)
+    assert pipeline.index.resumable_position() == position
+    pipeline.run(Floor(collection="*", version=Version(9, 0)))
+    resumed = pipeline.index.resumable_position()
+    assert resumed is not None
+    assert resumed.scope != "s"
+
+
+def test_odd_field_names_and_broken_encodings_stop_nothing(pipeline: Pipeline) -> None:
+    """A name that cannot be indexed is stored; a string that cannot be stored is a failure."""
+    pipeline.run(
+        put(1, (5, 1), **{'a"b': 1, "back\\slash": 2, "text": "odd"}),
+        put(2, (5, 2), text="broken", note="\udcff"),
+        put(3, (5, 3), text="broken", **{"\udcff": 1}),
+        put("\udcff", (5, 4), text="id"),
+        put(4, (5, 5), text="fine"),
+    )
+    assert texts(pipeline, 1) == ["odd"] and texts(pipeline, 4) == ["fine"]
+    assert entry(pipeline, 2).failure.step == "map" and entry(pipeline, 3).state == "failed"
+    assert texts(pipeline, "\udcff") == ["id"]
+
+
+def test_a_wait_is_over_also_when_it_ends_in_an_error() -> None:
+    """A service that answered with a final error is no longer waited for."""
+    control = Control()
+    answers = iter([Unavailable("mongo", "away"), Misconfigured("wrong", "mend it")])
+
+    def call() -> None:
+        raise next(answers)
+
+    with pytest.raises(Misconfigured):
+        keep_trying(call, control)
+    assert not control.waiting

@@ -1,0 +1,62 @@
+"""A mistake at the command line: exit code 2, what is wrong, what to do, and no traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def syncline(*words: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "SYNCLINE_EMBEDDER_MODEL": "hash:64", **variables}
+    command = [sys.executable, "-m", "syncline", *words]
+    root = str(Path(__file__).parents[2])
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**environment, "PYTHONPATH": root},
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "named"),
+    [
+        (["up", "--data-dir", "file"], {}, "file"),
+        (["up", "--http-port", "99999"], {}, "http.port"),
+        (["up"], {"SYNCLINE_MONGO_URI": "nonsense"}, "mongo.uri"),
+        (["up"], {"SYNCLINE_MONGO_COLOUR": "red"}, "mongo.colour"),
+        (["up"], {"SYNCLINE_EMBEDDER_DTYPE": "int3"}, "embedder.dtype"),
+        (["up"], {"SYNCLINE_CHUNKER_MAX_TOKENS": "9999"}, "chunker.max_tokens"),
+        (["up", "--config", "none.toml"], {}, "none.toml"),
+        (["sync"], {}, "qdrant.url"),
+        (["serve"], {}, "qdrant.url"),
+        (["verify", "--data-dir", "nothing"], {}, "nothing"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_mistake_is_named(
+    words: list[str], variables: dict[str, str], named: str, tmp_path: Path
+) -> None:
+    """The thing is named, with a remedy; exit code 2; nothing on stdout."""
+    (tmp_path / "file").touch()
+    ports = ["--mongo-port", "0"] if words[0] == "up" else []
+    done = syncline(*words, *ports, cwd=tmp_path, **variables)
+    assert done.returncode == 2, done.stderr
+    assert named in done.stderr
+    assert "remedy" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_password_is_never_shown(tmp_path: Path) -> None:
+    """A connection string that cannot be read does not end up on the screen."""
+    uri = "mongodb://user:pass/w0rd@host/"
+    done = syncline("up", "--http-port", "0", cwd=tmp_path, SYNCLINE_MONGO_URI=uri)
+    assert done.returncode == 2
+    assert "w0rd" not in done.stderr + done.stdout
