@@ -287,10 +287,12 @@ def test_a_snapshot_that_was_never_acknowledged_voids_the_position(pipeline: Pip
 
 def test_odd_field_names_and_broken_encodings_stop_nothing(pipeline: Pipeline) -> None:
     """A name that cannot be indexed is stored; a string that cannot be stored is a failure."""
+    odd: dict[str, Any] = {'a"b': 1, "back\\slash": 2}
+    unstorable: dict[str, Any] = {"\udcff": 1}
     pipeline.run(
-        put(1, (5, 1), **{'a"b': 1, "back\\slash": 2, "text": "odd"}),
+        put(1, (5, 1), text="odd", **odd),
         put(2, (5, 2), text="broken", note="\udcff"),
-        put(3, (5, 3), text="broken", **{"\udcff": 1}),
+        put(3, (5, 3), text="broken", **unstorable),
         put("\udcff", (5, 4), text="id"),
         put(4, (5, 5), text="fine"),
     )
