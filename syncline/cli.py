@@ -5,6 +5,7 @@ Exit codes: 0 fine, 1 drift or a failed check, 2 bad usage or configuration.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -220,6 +221,7 @@ def version() -> None:
 
 def main() -> None:
     """Entry point: errors made for people, no tracebacks for a user's mistake."""
+    faulthandler.enable()  # native code that crashes leaves at least its place
     try:
         app()
     except Misconfigured as error:

@@ -31,6 +31,9 @@ def running(data_dir: Path, *options: str) -> Iterator[Mapping[str, Any]]:
             raise Unavailable("syncline up", f"it ended with {process.returncode}:\n{tail}")
         yield json.loads(line)
     finally:
+        if (code := process.poll()) is not None:
+            with log.open("a", encoding="utf-8") as end:
+                end.write(f"it ended by itself with {code}\n")
         process.send_signal(signal.SIGTERM)
         try:
             process.wait(15)

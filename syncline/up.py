@@ -14,7 +14,7 @@ from connectors.index import Index
 from retriever.app import create_app
 from retriever.search import Retriever
 from syncline.assemble import describe, load_embedder, open_index
-from syncline.errors import Misconfigured, Unavailable
+from syncline.errors import Misconfigured, SynclineError, Unavailable
 from syncline.runtime import RunFile
 from syncline.server import HttpServer
 from syncline.settings import Configuration
@@ -152,6 +152,8 @@ def _run(worker: Worker, stop: threading.Event, announce: Callable[[], None]) ->
         stop.wait(_POLL_SECONDS)
     if worker.control.error is not None:
         raise worker.control.error
+    if not stop.is_set():
+        raise SynclineError("the flow ended by itself, which is a defect; its log says more")
 
 
 def _can_serve(index: Index) -> tuple[bool, Mapping[str, str]]:
