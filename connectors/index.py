@@ -240,9 +240,11 @@ class Index:
         """
         removed = 0
         expired = Version(watermark.seconds - keep_seconds, 0, 0)
-        swept = points.of_kind("floor", Match(path=(OWN, "swept"), values=(True,)))
-        self.store.delete_where(All(conditions=(swept, points.older_than(expired))))
-        for floor in self.due_floors(watermark):
+        floors = self._floors()
+        self.delete([floor_id(f.collection) for f in floors if f.swept and f.version < expired])
+        for floor in floors:
+            if floor.swept or floor.version[:2] > tuple(watermark):
+                continue
             condition = points.of_kind("entry", points.older_than(floor.version))
             if floor.collection != ALL_COLLECTIONS:
                 condition = points.of_kind(
@@ -259,11 +261,8 @@ class Index:
             points.of_kind("entry", dead, points.older_than(expired)), more
         )
 
-    def due_floors(self, watermark: Timestamp) -> list[Floor]:
-        """Floors at or below the watermark under which there may still be something."""
-        found = self.scroll(points.of_kind("floor"))
-        floors = [points.read_floor(stored.payload) for stored in found]
-        return [f for f in floors if not f.swept and f.version[:2] <= tuple(watermark)]
+    def _floors(self) -> list[Floor]:
+        return [points.read_floor(s.payload) for s in self.scroll(points.of_kind("floor"))]
 
     def _sweep_entries(self, condition: Condition, more: Callable[[], bool]) -> int:
         removed = 0
