@@ -145,7 +145,7 @@ class _Reading:
                 if self._can_be_sent(fields["_id"]):
                     self._after = (fields["_id"],)
                 key = key_of(self.cursor.collection, fields["_id"])
-                change = Upsert(key=key, version=self.cursor.version, fields=fields)
+                change = Upsert(key=key, version=self.cursor.version, fields=fields, snapshot=True)
                 yield Found(self.cursor, change, self._after), len(raw.raw)
 
     def _find(self) -> Iterator[RawBSONDocument]:

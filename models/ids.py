@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
+import zlib
 from typing import Any
 
 from bson import json_util
@@ -106,6 +107,14 @@ def chunk_id(key: Key, input_hash: str, occurrence: int) -> str:
     Never from the text alone: two documents may share a paragraph.
     """
     return _uuid("chunk", f"{input_hash}/{occurrence}/{key_text(key)}")
+
+
+def partition_of(key: Key, of: int) -> int:
+    """Which of `of` partitions carries this document: CRC-32 of its key, modulo.
+
+    Part of the wire format: writers in other languages must agree on it.
+    """
+    return zlib.crc32(key_text(key).encode("utf-8", "backslashreplace")) % of
 
 
 def digest(*texts: str | bytes) -> str:

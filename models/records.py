@@ -54,12 +54,21 @@ class Key(NamedTuple):
 # --- changes ----------------------------------------------------------------------------------
 
 
+class Share(NamedTuple):
+    """The documents that one flow answers for: those of a partition (see `ids.partition_of`)."""
+
+    partition: int = 0
+    of: int = 1
+
+
 class Upsert(Record):
     """A document as it is at (or after) `version`. `fields` is the BSON document as read."""
 
     key: Key
     version: Version
     fields: Mapping[str, Any]
+    snapshot: bool = False
+    """Found by a snapshot's cursor, which has no place in the order of the stream."""
 
 
 class Delete(Record):

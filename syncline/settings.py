@@ -56,6 +56,35 @@ class QdrantSettings(Settings):
     timeout_seconds: int = Field(10, ge=1, le=600)
 
 
+class PulsarSettings(Settings):
+    """The topic between `syncline capture` and `syncline index`. Unused by the direct flow."""
+
+    url: str = Field("", pattern=r"^(pulsar(\+ssl)?://[^/\s]+)?$")
+    """`pulsar://host:port`, or `pulsar+ssl://` for TLS. Empty: no broker."""
+    admin_url: str = Field("", pattern=r"^(https?://\S+)?$")
+    """`http(s)://host:port` of the admin API, to show the backlog in `status`. Optional."""
+    topic: str = Field(
+        "persistent://public/default/syncline", pattern=r"^persistent://[^/\s]+/[^/\s]+/[^/\s]+$"
+    )
+    """A partitioned topic; if it is none, plain topics `<topic>-<n>` stand for its partitions."""
+    partitions: int = Field(8, ge=1, le=1024)
+    """How many plain topics there are, where `topic` is no partitioned one."""
+    subscription: str = Field("syncline-index", pattern=r"^[A-Za-z0-9_.-]{1,200}$")
+    """The durable subscription of the index flow: one for each index."""
+    token: SecretStr = SecretStr("")
+    """JSON web token; empty: no authentication, or by certificate."""
+    tls_ca_file: Path | None = None
+    """CA certificates that the broker's must be signed by. Unset: the system's."""
+    tls_certificate_file: Path | None = None
+    tls_key_file: Path | None = None
+    compression: Literal["none", "lz4", "zstd"] = "zstd"
+    max_message_bytes: int = Field(4_500_000, ge=10_000, le=100_000_000)
+    """Documents above it travel as a reference: keep it below the broker's `maxMessageSize`."""
+    replica: int = Field(0, ge=0)
+    """Which of `replicas` this index process is. Only plain topics need it, to share them out."""
+    replicas: int = Field(1, ge=1)
+
+
 class EmbedderSettings(Settings):
     """Which model makes the vectors, and how it runs."""
 
@@ -96,6 +125,8 @@ class FlowSettings(Settings):
     """How often written changes are acknowledged."""
     tombstone_seconds: int = Field(86_400, ge=0)
     """How long a deleted document is remembered, in cluster time behind the watermark."""
+    processes: int = Field(0, ge=0, le=256)
+    """Processes that clean and chunk beside the flow's own. 0: the flow does it itself."""
 
 
 class Configuration(BaseSettings):
@@ -110,6 +141,7 @@ class Configuration(BaseSettings):
     )
 
     mongo: MongoSettings = MongoSettings()
+    pulsar: PulsarSettings = PulsarSettings()
     qdrant: QdrantSettings = QdrantSettings()
     embedder: EmbedderSettings = EmbedderSettings()
     chunker: ChunkerSettings = ChunkerSettings()
