@@ -39,6 +39,9 @@ class HttpServer:
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, timeout_graceful_shutdown=1, lifespan="off"
         )
+        # Before the thread runs: from the moment this returns, a connection waits for its answer
+        # instead of being refused.
+        self._socket.listen(config.backlog)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(
             target=self._server.run, args=([self._socket],), name="syncline-http", daemon=True
