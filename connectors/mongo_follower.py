@@ -27,7 +27,8 @@ _log = structlog.get_logger(__name__)
 BUFFER_BYTES = 64_000_000
 """Four of the largest documents, or some ten thousand usual changes."""
 MAX_LOSSES = 3
-"""So many lost histories without any progress between them, and a person is asked."""
+"""So many lost histories in a row without the index having caught up once, and a person is asked:
+reading everything again would go round for ever."""
 CLOCK_PATIENCE_SECONDS = 10.0
 """A new primary may need a moment until it knows what the majority has committed."""
 
@@ -58,11 +59,16 @@ class Follower:
         self._generation = 0
         self._newest: Version | None = None
         self._losses = 0
+        self._caught_up = 0
         self.thread = threading.Thread(target=self._run, name="mongo-stream", daemon=True)
 
-    def progressed(self) -> None:
-        """Something was written since the history was last lost."""
-        self._losses = 0
+    def acknowledged(self, position: Position) -> None:
+        """Everything up to `position` is written. Pages of a snapshot are no progress: only a
+        finished one, with the stream past the time at which it was begun, lets losses be forgotten.
+        """
+        start = Timestamp(position.start.seconds, position.start.increment)
+        if position.watermark is not None and position.watermark > start:
+            self._caught_up = position.generation
 
     def _run(self) -> None:
         try:
@@ -109,7 +115,7 @@ class Follower:
         self.inbox.put(Begin(stored, fresh=False))
 
     def _start_over(self, lost: PositionLost) -> None:
-        self._losses += 1
+        self._losses = 1 if self._caught_up == self._generation else self._losses + 1
         if self._owner.on_lost_history == "fail" or self._losses >= MAX_LOSSES:
             raise PositionLost(f"{lost}\n  remedy: {_LOST_REMEDY}") from lost
         _log.error("history_lost", reason=str(lost), action="everything is read again")

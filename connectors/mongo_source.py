@@ -248,8 +248,7 @@ class _Partition(StatefulSourcePartition[Change, None]):
         before = self._acknowledged.changes if self._acknowledged else 0
         self._control.count_acknowledged(written.changes - before)
         self._acknowledged, self._acknowledged_at = written, time.monotonic()
-        if written.changes > before:
-            self._follower.progressed()
+        self._follower.acknowledged(written.position)
 
     def _is_due(self, written: _Emitted) -> bool:
         """At once for anything that somebody may wait for; now and then for an idle stream."""

@@ -27,7 +27,8 @@ class Reading(StatelessSinkPartition[Change], DynamicSink[Change]):
     """A running source: what it emitted, and the positions it acknowledged.
 
     `written` are the changes that have reached the sink; each position is kept with how many of
-    them there were when it was acknowledged. `slow` is slept for each change.
+    them there were when it was acknowledged. `slow` is slept for each change. `unfinished` is what
+    the owner of the position answers.
     """
 
     def __init__(
@@ -42,6 +43,8 @@ class Reading(StatelessSinkPartition[Change], DynamicSink[Change]):
         self.control = Control()
         self.written: list[Change] = []
         self.positions: list[tuple[Position, int]] = []
+        self.unfinished = False
+        self.acknowledged_at_stop = False
         self._slow = slow
         self.source = MongoSource(
             client,
@@ -68,8 +71,10 @@ class Reading(StatelessSinkPartition[Change], DynamicSink[Change]):
                 self.control.wait_stop(self._slow)
             self.written.append(item)
 
-    def _acknowledge(self, position: Position) -> None:
+    def _acknowledge(self, position: Position) -> bool:
         self.positions.append((position, len(self.written)))
+        self.acknowledged_at_stop |= self.control.stop_requested
+        return self.unfinished
 
     def __enter__(self) -> Reading:
         self._thread.start()
@@ -101,12 +106,13 @@ class Reading(StatelessSinkPartition[Change], DynamicSink[Change]):
 
     def wait_for(self, condition: Callable[[], Any], seconds: float = 20.0) -> None:
         """Poll until it holds. The error that ended the flow is raised."""
-        deadline = time.monotonic() + seconds
-        while not condition():
+
+        def holds() -> Any:
             if self.control.error is not None:
                 raise self.control.error
-            assert time.monotonic() < deadline, f"not within {seconds} s"
-            time.sleep(0.005)
+            return condition()
+
+        eventually(holds, seconds)
 
     def wait_until_settled(self, at: Any) -> None:
         """Wait until the watermark has passed a cluster time."""
@@ -127,6 +133,14 @@ class Reading(StatelessSinkPartition[Change], DynamicSink[Change]):
     def floors(self) -> list[tuple[str, Version]]:
         """The floors, in order."""
         return [(c.collection, c.version) for c in self.written if isinstance(c, Floor)]
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 20.0) -> None:
+    """Poll until it holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.005)
 
 
 State = Mapping[Key, Mapping[str, Any]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ from bson import json_util
 from pymongo.errors import OperationFailure
 
 from connectors.mongo import MongoScope, check, connect, database
+from connectors.mongo_follower import MAX_LOSSES
+from connectors.mongo_source import Limits
 from models.records import ALL_COLLECTIONS, Position, Timestamp, Version
 from syncline.errors import Misconfigured, PositionLost, Unavailable
 from syncline.local.mongo import LocalMongo
 from syncline.local.process import choose_port
 from tests.servers import Mongo
-from tests.sourcing import fold, ids
+from tests.sourcing import Reading, fold, ids
 
 Start = Callable[..., LocalMongo]
 SHORT_OPLOG = ("--oplog-max-entries", "20")
@@ -133,10 +136,51 @@ def test_lost_history_fails_where_asked(start_server: Start) -> None:
 
 def test_third_loss_without_progress(mongo: Mongo) -> None:
     """A history that is lost again and again ends the flow instead of going round for ever."""
-    with mongo.failing(["aggregate"], times=100, errorCode=286), mongo.read() as reading:
+    # Slowly, so that each beginning is acknowledged before it turns out to be lost.
+    lost = {"errorCode": 286, "blockConnection": True, "blockTimeMS": 300}
+    with mongo.failing(["aggregate"], times=100, **lost), mongo.read() as reading:
         reading.join()
     assert isinstance(reading.control.error, PositionLost)
-    assert len(reading.floors) <= 3
+    assert {position.generation for position, _ in reading.positions} == {1, 2, 3}
+    assert len(reading.floors) == 3
+
+
+def lose_again(mongo: Mongo, reading: Reading) -> None:
+    """Lose the history of the source that runs, and wait until it has begun anew."""
+    before = len(reading.floors)
+    with mongo.failing(["getMore"], errorCode=286):
+        reading.wait_for(lambda: len(reading.floors) > before)
+
+
+def test_third_loss_within_backfills(mongo: Mongo) -> None:
+    """Pages of snapshots that never end are no progress, however many of them are written."""
+    mongo.db["a"].insert_many({"_id": n} for n in range(400))
+    with mongo.read(slow=0.05, limits=Limits(page_documents=2)) as reading:
+
+        def has_read(generation: int) -> bool:
+            position = reading.position
+            return position is not None and (
+                position.generation == generation and position.cursors[0].last_id is not None
+            )
+
+        for generation in (1, 2):
+            reading.wait_for(partial(has_read, generation))
+            lose_again(mongo, reading)
+        reading.wait_for(partial(has_read, 3))
+        with pytest.raises(PositionLost, match="remedy"):
+            lose_again(mongo, reading)
+
+
+def test_losses_with_progress_between(mongo: Mongo) -> None:
+    """However often the history is lost, if the index has caught up each time it goes on."""
+    mongo.db["a"].insert_one({"_id": 1})
+    with mongo.read() as reading:
+        for _ in range(MAX_LOSSES + 1):
+            reading.wait_until_settled(mongo.now())
+            lose_again(mongo, reading)
+        reading.wait_until_settled(mongo.now())
+    assert reading.position is not None
+    assert reading.position.generation == MAX_LOSSES + 2
 
 
 def test_unreadable_token(mongo: Mongo) -> None:
