@@ -1,0 +1,68 @@
+"""The capture dataflow: MongoDB -> Pulsar.
+
+Bytewax runs without recovery: the position lives in a topic beside the partitions, and the source
+writes it, as it does in the direct flow.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import bytewax.operators as op
+from bytewax.dataflow import Dataflow
+from bytewax.inputs import Source
+
+from connectors.pulsar_position import PositionTopic
+from connectors.pulsar_publisher import Publisher
+from connectors.pulsar_sink import PulsarSink
+from flows.sync import contained
+from models.records import Change, Position
+from models.wire import Heartbeat
+from syncline.control import Control
+from syncline.retry import keep_trying
+
+
+def build_flow(source: Source[Change], publisher: Publisher, control: Control) -> Dataflow:
+    """The graph. Nothing is opened before it runs."""
+
+    def publish(changes: list[Change]) -> None:
+        keep_trying(partial(publisher.publish, changes), control)
+
+    flow = Dataflow("capture")
+    changes = op.input("mongo", flow, source)
+    op.output("pulsar", changes, PulsarSink(contained(publish, control)))
+    return flow
+
+
+class PublishedPosition:
+    """Owns the position of capture: what stands behind it has been confirmed by the broker."""
+
+    def __init__(self, publisher: Publisher, topic: PositionTopic, control: Control) -> None:
+        self._publisher = publisher
+        self._topic = topic
+        self._control = control
+        self.newest: Position | None = None
+
+    def load(self) -> Position | None:
+        """Where to go on; None for the first time. Raises `Unavailable`."""
+        self.newest = self._topic.load()
+        if self.newest is not None:
+            self._publisher.begin(self.newest)
+        return self.newest
+
+    def acknowledge(self, position: Position) -> bool:
+        """Tell every partition that it has everything up to the watermark, then keep `position`.
+
+        True: to be called again soon, also if nothing happens, so that readers see that we live.
+        Raises `Stopped` if a stop is asked for while the broker is away.
+        """
+        heartbeat = Heartbeat(
+            generation=position.generation,
+            watermark=position.watermark,
+            partitions=self._publisher.partitions,
+        )
+        keep_trying(partial(self._publisher.publish, [heartbeat]), self._control)
+        if position != self.newest:
+            keep_trying(partial(self._topic.put, position), self._control)
+            self.newest = position
+        return True
