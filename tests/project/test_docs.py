@@ -12,10 +12,10 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_every_guarantee_names_tests_that_exist() -> None:
-    """Each test that docs/guarantees.md names is a function in that file, and each has one."""
+    """docs/guarantees.md names single tests, each a function of its file, and some a section."""
     text = (ROOT / "docs/guarantees.md").read_text()
-    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
-    assert len(named) >= 12
+    named = re.findall(r"`(tests/[^`]*?)(?:::(\w+))?`", text)
+    assert len(named) >= 30
     for path, name in named:
         tree = ast.parse((ROOT / path).read_text())
         functions = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
