@@ -28,8 +28,10 @@ from connectors.store import (
     Stored,
     prefetch_limit,
 )
-from models.conditions import All, Condition, Either, Not, holds
+from models.conditions import All, Condition, Either, Not, Path, holds
 from syncline.errors import Misconfigured, Rejected, Unavailable
+
+_ALWAYS = All(conditions=())
 
 
 class MemoryStore:
@@ -86,26 +88,28 @@ class MemoryStore:
             with self._writing("upsert_conditionally"):
                 for point in map(self._checked, write.points):
                     stored = self._points.get(point.id)
-                    if stored is None or holds(write.only_if, stored.payload):
+                    if write.insert if stored is None else holds(write.only_if, stored.payload):
                         self._points[point.id] = point
 
-    def set_payload(self, ids: Sequence[str], payload: Mapping[str, Any]) -> None:
+    def set_payload(
+        self,
+        ids: Sequence[str],
+        payload: Mapping[str, Any],
+        *,
+        only_if: Condition | None = None,
+        at: Path = (),
+    ) -> None:
+        _check(only_if or _ALWAYS)
         with self._writing("set_payload"):
-            for point in self._present(ids):
-                # As Qdrant does: here, and only here, a null removes the key.
-                merged = {**point.payload, **_json(point.id, payload)}
-                merged = {k: v for k, v in merged.items() if k not in payload or v is not None}
-                self._points[point.id] = point._replace(payload=merged)
+            for point in self._present(ids, only_if):
+                changed = _merged(point.payload, at, _json(point.id, payload))
+                self._points[point.id] = point._replace(payload=changed)
 
-    def set_sparse(self, sparse: Mapping[str, Sparse]) -> None:
-        with self._writing("set_sparse"):
-            for point in self._present(list(sparse)):
-                self._points[point.id] = point._replace(sparse=sparse[point.id])
-
-    def delete(self, ids: Sequence[str]) -> None:
+    def delete(self, ids: Sequence[str], *, only_if: Condition | None = None) -> None:
+        _check(only_if or _ALWAYS)
         with self._writing("delete"):
-            for id in ids:
-                self._points.pop(id, None)
+            for point in self._present(ids, only_if):
+                del self._points[point.id]
 
     def delete_where(self, condition: Condition) -> None:
         _check(condition)
@@ -147,9 +151,9 @@ class MemoryStore:
         condition: Condition | None,
         limit: int,
     ) -> list[Stored]:
-        _check(condition or All(conditions=()))
+        _check(condition or _ALWAYS)
         with self._reading():
-            points = self._matching(condition or All(conditions=()))
+            points = self._matching(condition or _ALWAYS)
             rankings = []
             if dense is not None:
                 rankings.append(self._nearest(dense, points))
@@ -225,8 +229,9 @@ class MemoryStore:
                 "set the model it was built with",
             )
 
-    def _present(self, ids: Sequence[str]) -> list[Point]:
-        return [self._points[id] for id in dict.fromkeys(ids) if id in self._points]
+    def _present(self, ids: Sequence[str], only_if: Condition | None = None) -> list[Point]:
+        found = [self._points[id] for id in dict.fromkeys(ids) if id in self._points]
+        return [p for p in found if only_if is None or holds(only_if, p.payload)]
 
     def _matching(self, condition: Condition) -> list[Point]:
         """By id, which for UUIDs in lower case is the order of Qdrant too."""
@@ -254,6 +259,16 @@ def _json(id: str, payload: Mapping[str, Any]) -> dict[str, Any]:
         raise Rejected("store", f"point {id} is not JSON: {error}") from error
     copied: dict[str, Any] = json.loads(text)
     return copied
+
+
+def _merged(payload: Mapping[str, Any], at: Path, change: Mapping[str, Any]) -> dict[str, Any]:
+    """As Qdrant does: here, and only here, a null removes its key."""
+    if at:
+        inner = payload.get(at[0])
+        inner = inner if isinstance(inner, Mapping) else {}
+        return {**payload, at[0]: _merged(inner, at[1:], change)}
+    merged = {**payload, **change}
+    return {name: v for name, v in merged.items() if name not in change or v is not None}
 
 
 def _stored(point: Point, payload: bool | Sequence[str], dense: bool, score: float = 0.0) -> Stored:

@@ -12,7 +12,9 @@ keeps that promise, and evaluates the guards of entries alike everywhere, by two
 from __future__ import annotations
 
 import math
+import ssl
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,15 +26,14 @@ from connectors.qdrant_errors import translated
 from connectors.qdrant_requests import (
     MAX_BATCH_IDS,
     SCHEMAS,
+    among,
     batches,
     from_record,
-    has_id,
     to_collection,
     to_filter,
     to_point,
     to_query,
     to_selector,
-    to_sparse_updates,
     to_upserts,
 )
 from connectors.store import Conditional, Dense, FieldType, Point, Sparse, Stored
@@ -48,13 +49,15 @@ def connect(
     *,
     collection: str,
     api_key: str | None = None,
+    ca_file: Path | None = None,
     timeout_seconds: float = 10.0,
     grpc: bool = False,
 ) -> QdrantStore:
     """The store in `collection` on the server at `url`. Sends nothing yet.
 
-    `grpc` uses port 6334 for all but the administration of collections. Raises `Misconfigured`
-    if `url` is none.
+    With `ca_file` the server's certificate must be signed by one in it, else by one that this
+    machine trusts. `grpc` uses port 6334 for all but the administration of collections. Raises
+    `Misconfigured` if `url` is none, or `ca_file` holds no certificate.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -64,10 +67,25 @@ def connect(
         api_key=api_key,
         timeout=math.ceil(timeout_seconds),
         prefer_grpc=grpc,
+        **_trusting(ca_file),
         # It would connect here, and say in words what the first call says as an error.
         check_compatibility=False,
     )
     return QdrantStore(client, collection)
+
+
+def _trusting(ca_file: Path | None) -> Mapping[str, Any]:
+    """The client's options for the certificates in a file, over REST and gRPC."""
+    if ca_file is None:
+        return {}
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+        return {"verify": context, "grpc_options": {"root_certificates": ca_file.read_bytes()}}
+    except OSError as error:  # ssl's own error is one too
+        raise Misconfigured(
+            f"qdrant.ca_file = {str(ca_file)!r} cannot be read: {error}",
+            "name a PEM file of CA certificates",
+        ) from error
 
 
 class QdrantStore:
@@ -123,29 +141,31 @@ class QdrantStore:
                 done = self._client.batch_update_points(self._name, operations, **_WRITES)
             _completed(*done)
 
-    def set_payload(self, ids: Sequence[str], payload: Mapping[str, Any]) -> None:
+    def set_payload(
+        self,
+        ids: Sequence[str],
+        payload: Mapping[str, Any],
+        *,
+        only_if: Condition | None = None,
+        at: tuple[str, ...] = (),
+    ) -> None:
+        key = json_path(at) if at else None
         for some in _sliced(ids):
             # By filter: by ids, one that is gone fails the operation half way.
-            chosen = qdrant.Filter(must=[has_id(some)])
+            chosen = among(some, only_if)
             with translated(self._name):
-                done = self._client.set_payload(self._name, dict(payload), chosen, **_WRITES)
+                done = self._client.set_payload(
+                    self._name, dict(payload), chosen, key=key, **_WRITES
+                )
             _completed(done)
 
-    def set_sparse(self, sparse: Mapping[str, Sparse]) -> None:
-        for some in _sliced(list(sparse)):
-            present = [point.id for point in self.retrieve(some, payload=False)]
-            updates = to_sparse_updates({id: sparse[id] for id in present})
-            if updates:
-                with translated(self._name):
-                    done = self._client.update_vectors(self._name, updates, **_WRITES)
-                _completed(done)
-
-    def delete(self, ids: Sequence[str]) -> None:
+    def delete(self, ids: Sequence[str], *, only_if: Condition | None = None) -> None:
         for some in _sliced(ids):
+            chosen: qdrant.PointsSelector = qdrant.PointIdsList(points=[*some])
+            if only_if is not None:
+                chosen = qdrant.FilterSelector(filter=among(some, only_if))
             with translated(self._name):
-                done = self._client.delete(
-                    self._name, qdrant.PointIdsList(points=[*some]), **_WRITES
-                )
+                done = self._client.delete(self._name, chosen, **_WRITES)
             _completed(done)
 
     def delete_where(self, condition: Condition) -> None:

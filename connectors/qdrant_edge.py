@@ -19,14 +19,14 @@ import qdrant_edge as edge
 from connectors.paths import json_path, parse_json_path
 from connectors.qdrant_edge_requests import (
     SCHEMAS,
+    among,
     from_record,
-    has_id,
     to_config,
     to_filter,
     to_point,
     to_query,
     to_selector,
-    to_sparse_updates,
+    to_upsert,
     to_vectors,
 )
 from connectors.store import Conditional, Dense, FieldType, Point, Sparse, Stored
@@ -44,7 +44,7 @@ class EdgeStore:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # The engine serialises updates itself; this makes look-then-write (set_sparse) one step.
+        # The engine serialises updates itself; this keeps one from meeting `close`.
         self._writing = threading.Lock()
         self._opened: edge.EdgeShard | None = None
         if self.exists():
@@ -78,26 +78,27 @@ class EdgeStore:
 
     def upsert_conditionally(self, writes: Sequence[Conditional]) -> None:
         for write in writes:
-            points = [to_point(point) for point in write.points]
-            if points:
-                self._update(edge.UpdateOperation.upsert_points(points, to_filter(write.only_if)))
+            if write.points:
+                self._update(to_upsert(write))
 
-    def set_payload(self, ids: Sequence[str], payload: Mapping[str, Any]) -> None:
+    def set_payload(
+        self,
+        ids: Sequence[str],
+        payload: Mapping[str, Any],
+        *,
+        only_if: Condition | None = None,
+        at: tuple[str, ...] = (),
+    ) -> None:
         # By filter: by ids, one that is gone fails the operation half way.
         if ids:
-            operation = edge.UpdateOperation.set_payload_by_filter(has_id(ids), dict(payload))
-            self._update(operation)
+            chosen, key = among(ids, only_if), json_path(at) if at else None
+            self._update(edge.UpdateOperation.set_payload_by_filter(chosen, dict(payload), key))
 
-    def set_sparse(self, sparse: Mapping[str, Sparse]) -> None:
-        with self._writing, _translated(self._path):
-            present = self._shard.retrieve(list(sparse), False, False)
-            vectors = to_sparse_updates({str(p.id): sparse[str(p.id)] for p in present})
-            if vectors:
-                self._shard.update(edge.UpdateOperation.update_vectors(vectors))
-
-    def delete(self, ids: Sequence[str]) -> None:
-        if ids:
+    def delete(self, ids: Sequence[str], *, only_if: Condition | None = None) -> None:
+        if ids and only_if is None:
             self._update(edge.UpdateOperation.delete_points(list(ids)))
+        elif ids:
+            self._update(edge.UpdateOperation.delete_points_by_filter(among(ids, only_if)))
 
     def delete_where(self, condition: Condition) -> None:
         self._update(edge.UpdateOperation.delete_points_by_filter(to_filter(condition)))

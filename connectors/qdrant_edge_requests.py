@@ -10,7 +10,16 @@ import numpy as np
 import qdrant_edge as edge
 
 from connectors.paths import json_path
-from connectors.store import RRF_K, Dense, FieldType, Point, Sparse, Stored, prefetch_limit
+from connectors.store import (
+    RRF_K,
+    Conditional,
+    Dense,
+    FieldType,
+    Point,
+    Sparse,
+    Stored,
+    prefetch_limit,
+)
 from models.conditions import All, Condition, DatetimeRange, Either, Match, Not, Range, can_match
 from syncline.errors import Rejected
 
@@ -47,8 +56,11 @@ def to_sparse(sparse: Sparse) -> edge.SparseVector:
     return edge.SparseVector(list(sparse.indices), list(sparse.values))
 
 
-def to_sparse_updates(sparse: Mapping[str, Sparse]) -> list[edge.PointVectors]:
-    return [edge.PointVectors(id, {"bm25": to_sparse(one)}) for id, one in sparse.items()]
+def to_upsert(write: Conditional) -> edge.UpdateOperation:
+    """The write of one group under its condition."""
+    mode = edge.UpdateMode.Upsert if write.insert else edge.UpdateMode.UpdateOnly
+    points = [to_point(point) for point in write.points]
+    return edge.UpdateOperation.upsert_points(points, to_filter(write.only_if), mode)
 
 
 def to_filter(condition: Condition) -> edge.Filter:
@@ -126,7 +138,13 @@ def from_record(record: edge.Record | edge.ScoredPoint) -> Stored:
 
 
 def has_id(ids: Sequence[str]) -> edge.Filter:
-    return edge.Filter(must=[edge.HasIdCondition(set(ids))])
+    return among(ids, None)
+
+
+def among(ids: Sequence[str], only_if: Condition | None) -> edge.Filter:
+    """Those of these points for which the condition holds."""
+    named = edge.HasIdCondition(set(ids))
+    return edge.Filter(must=[named] if only_if is None else [named, to_filter(only_if)])
 
 
 def to_selector(payload: bool | Sequence[str]) -> bool | list[str]:

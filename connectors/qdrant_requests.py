@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -68,24 +69,16 @@ def to_sparse(sparse: Sparse) -> qdrant.SparseVector:
     return qdrant.SparseVector(indices=list(sparse.indices), values=list(sparse.values))
 
 
-def to_sparse_updates(sparse: Mapping[str, Sparse]) -> list[qdrant.PointVectors]:
-    return [
-        qdrant.PointVectors(id=id, vector={"bm25": to_sparse(one)}) for id, one in sparse.items()
-    ]
-
-
 def to_upserts(writes: Sequence[Conditional]) -> Iterator[list[qdrant.UpdateOperation]]:
     """The writes in order, as requests of bounded size."""
-    flat = [(point, write.only_if) for write in writes for point in write.points]
+    flat = [(point, write) for write in writes for point in write.points]
     for batch in batches([point for point, _ in flat]):
         taken, flat = flat[: len(batch)], flat[len(batch) :]
-        groups: list[Conditional] = []
-        for point, only_if in taken:
-            if groups and groups[-1].only_if is only_if:
-                groups[-1] = Conditional([*groups[-1].points, point], only_if)
-            else:
-                groups.append(Conditional([point], only_if))
-        yield [_upsert(group) for group in groups]
+        operations = []
+        for _, group in groupby(taken, key=lambda placed: id(placed[1])):
+            points, (write, *_) = zip(*group, strict=True)
+            operations.append(_upsert(write._replace(points=points)))
+        yield operations
 
 
 def batches(points: Sequence[Point]) -> Iterator[list[Point]]:
@@ -176,14 +169,23 @@ def has_id(ids: Sequence[str]) -> qdrant.HasIdCondition:
     return qdrant.HasIdCondition(has_id=list(ids))
 
 
+def among(ids: Sequence[str], only_if: Condition | None) -> qdrant.Filter:
+    """Those of these points for which the condition holds."""
+    named = has_id(ids)
+    return qdrant.Filter(must=[named] if only_if is None else [named, to_filter(only_if)])
+
+
 def to_selector(payload: bool | Sequence[str]) -> bool | list[str]:
     return payload if isinstance(payload, bool) else [json_path((name,)) for name in payload]
 
 
 def _upsert(write: Conditional) -> qdrant.UpsertOperation:
+    mode = None if write.insert else qdrant.UpdateMode.UPDATE_ONLY
     points = [to_point(point) for point in write.points]
-    only_if = to_filter(write.only_if)
-    return qdrant.UpsertOperation(upsert=qdrant.PointsList(points=points, update_filter=only_if))
+    batch = qdrant.PointsList(
+        points=points, update_filter=to_filter(write.only_if), update_mode=mode
+    )
+    return qdrant.UpsertOperation(upsert=batch)
 
 
 def _within(

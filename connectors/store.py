@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from models.conditions import Condition
+from models.conditions import Condition, Path
 
 Dense = npt.NDArray[np.float32]
 FieldType = Literal["keyword", "integer", "float", "bool", "datetime"]
@@ -67,6 +67,8 @@ class Conditional(NamedTuple):
 
     points: Sequence[Point]
     only_if: Condition
+    insert: bool = True
+    """False: where no point of that id exists, none is made."""
 
 
 class Store(Protocol):
@@ -99,16 +101,22 @@ class Store(Protocol):
     def upsert_conditionally(self, writes: Sequence[Conditional]) -> None:
         """Write each group under its condition, in order."""
 
-    def set_payload(self, ids: Sequence[str], payload: Mapping[str, Any]) -> None:
-        """Replace these top-level payload keys of existing points; unknown ids are passed over.
+    def set_payload(
+        self,
+        ids: Sequence[str],
+        payload: Mapping[str, Any],
+        *,
+        only_if: Condition | None = None,
+        at: Path = (),
+    ) -> None:
+        """Replace these keys of the payload, or of the object that stands `at` a path in it.
 
-        A null value removes its key."""
+        Only of existing points for which `only_if` holds; others are passed over, in silence. A
+        null value removes its key.
+        """
 
-    def set_sparse(self, sparse: Mapping[str, Sparse]) -> None:
-        """Replace the sparse vector of existing points."""
-
-    def delete(self, ids: Sequence[str]) -> None:
-        """Remove points; unknown ids are passed over."""
+    def delete(self, ids: Sequence[str], *, only_if: Condition | None = None) -> None:
+        """Remove points, only those for which `only_if` holds; unknown ids are passed over."""
 
     def delete_where(self, condition: Condition) -> None:
         """Remove all points for which `condition` holds."""

@@ -6,31 +6,44 @@ a difference against what is stored, so doing it again after a crash costs reads
 Delivery: when `apply` returns, every change of the batch is in the index or was overtaken by a
 newer one. It raises `Stopped` when a stop is asked for in the middle; chunks embedded by then are
 kept, so the restart does not embed them again. While the index is away it waits.
+
+Several may work on one index, also on one document, and any of them may stall between two writes:
+docs/decisions/0008-several-writers.md says what each write is guarded against.
 """
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from typing import Any, TypeVar
 
-from connectors.index import Index
-from models import bm25
-from models.embedders import Embedder, Unembeddable
-from models.records import ChunkPoint, Failed, Failure, Floor, Item, Key, Removal, Revision
+from connectors.index import Index, Unlisted
+from connectors.ledger import Standing
+from flows.embedding import Embedding
+from models.embedders import Embedder
+from models.points import StoredChunk
+from models.records import (
+    Entry,
+    Failed,
+    Failure,
+    Floor,
+    Item,
+    Key,
+    Removal,
+    Revision,
+)
 from syncline.control import Control
-from syncline.errors import Rejected, Stopped
+from syncline.errors import Rejected
 from syncline.retry import keep_trying
 from syncline.telemetry import Telemetry
 from transforms.plan import (
-    NewChunk,
     Plan,
     dirty,
     is_stale,
     is_unchanged,
     latest,
+    merged,
     plan_failure,
     plan_removal,
     plan_revision,
@@ -38,11 +51,6 @@ from transforms.plan import (
 
 PAGE_DOCUMENTS = 500
 """Documents whose entries and chunks are read at once."""
-SLICE_SECONDS = 0.5
-"""Aim for the embedding of one group: long enough for full batches, short enough that documents
-become visible while a backlog is worked off, and that a stop is noticed."""
-_GROUP_CHUNKS = (32, 16_384)
-"""Fewest and most new chunks that are written as one group."""
 
 Change = Revision | Removal | Failed
 Prepare = Callable[[Revision], Revision | Failed]
@@ -63,11 +71,10 @@ class Applier:
         telemetry: Telemetry,
     ) -> None:
         self._index = index
-        self._embedder = embedder
+        self._embedding = Embedding(index, embedder, control, telemetry)
         self._prepare = prepare
         self._control = control
         self._telemetry = telemetry
-        self._group_chunks = _GROUP_CHUNKS[0]
 
     def apply(self, batch: Sequence[Item]) -> None:
         """Bring a batch into the index; a floor is a barrier within it.
@@ -78,44 +85,40 @@ class Applier:
             if isinstance(run, Floor):
                 self._insist(partial(self._put_floor, run))
             else:
-                self._apply_changes(latest(run))
+                self._apply_changes(latest(run), merged(run))
 
     def _put_floor(self, floor: Floor) -> None:
         with self._index.applying:
             self._index.put_floor(floor)
 
-    def _apply_changes(self, changes: Sequence[Change]) -> None:
+    def _apply_changes(self, changes: Sequence[Change], merged: Set[Key]) -> None:
         while changes:
             lost: set[Key] = set()
             for start in range(0, len(changes), PAGE_DOCUMENTS):
                 page = changes[start : start + PAGE_DOCUMENTS]
-                lost |= self._insist(partial(self._apply_page, page))
+                lost |= self._insist(partial(self._apply_page, page, merged))
             # Overtaken between plan and write: read and plan again; mostly they are stale now.
             changes = [change for change in changes if change.key in lost]
 
-    def _apply_page(self, page: Sequence[Change]) -> set[Key]:
+    def _apply_page(self, page: Sequence[Change], merged: Set[Key]) -> set[Key]:
         lost: set[Key] = set()
         with self._index.applying:
-            for group in self._groups(self._plan(page)):
-                lost |= self._carry_out(group)
+            standing = self._index.standing([change.key for change in page])
+            for group in self._groups(self._plan(page, standing, merged)):
+                lost |= self._carry_out(group, standing.entries)
         return lost
 
     # --- planning -------------------------------------------------------------------------
 
-    def _plan(self, page: Sequence[Change]) -> list[Plan]:
-        keys = [change.key for change in page]
-        known = self._index.entries(keys)
-        floors = self._index.floors({key.collection for key in keys})
-        hidden = self._index.hidden_below({key.collection for key in keys})
+    def _plan(self, page: Sequence[Change], standing: Standing, merged: Set[Key]) -> list[Plan]:
+        known, floors = standing.entries, standing.floors
         # What was dropped is as if it had never been, but for its chunks, which are to go.
-        entries = {
-            k: e for k, e in known.items() if e.version >= hidden.get(k.collection, e.version)
-        }
+        entries = {k: e for k, e in known.items() if not standing.hides(e)}
         fresh = []
         for change in page:
             floor = floors.get(change.key.collection)
             if not is_stale(change.key, change.version, entries.get(change.key), floor):
-                fresh.append(self._complete(change, entries.get(change.key)))
+                fresh.append(self._complete(change, entries.get(change.key), merged))
         self._telemetry.stale(len(page) - len(fresh))
         touched = [c.key for c in fresh if c.key in entries and _touches_chunks(c)]
         # Without an entry there may still be orphans: of a crash, or below a floor.
@@ -127,22 +130,24 @@ class Applier:
         stored = self._index.stored_chunks(touched)
         plans = []
         for change in fresh:
-            entry, chunks = entries.get(change.key), stored.get(change.key, {})
+            key, entry, chunks = change.key, entries.get(change.key), stored.get(change.key, {})
             if isinstance(change, Revision):
-                plans.append(plan_revision(change, entry, chunks))
+                plans.append(plan_revision(change, entry, chunks, trusted=key not in merged))
             elif isinstance(change, Failed):
                 removed = () if entry else tuple(chunks)
                 plans.append(plan_failure(change, entry).model_copy(update={"removed": removed}))
-            elif change.key in known or change.version != floors.get(change.key.collection):
+            elif key in known or change.version != floors.get(key.collection):
                 plans.append(plan_removal(change, entry, chunks))
             # else: read by a snapshot, excluded and unknown; the snapshot's floor is its tombstone.
         return plans
 
-    def _complete(self, change: Change, entry: Any) -> Change:
-        """A revision that was taken for unchanged, but whose entry moved since, is chunked now."""
-        if isinstance(change, Revision) and change.skip and not is_unchanged(change, entry):
-            return self._prepare(change)
-        return change
+    def _complete(self, change: Change, entry: Any, merged: Set[Key]) -> Change:
+        """A revision that was taken for unchanged is chunked now if its entry moved since, or if
+        its chunks cannot be taken as they are."""
+        if not isinstance(change, Revision) or not change.skip:
+            return change
+        trusted = is_unchanged(change, entry) and change.key not in merged
+        return change if trusted else self._prepare(change)
 
     def _groups(self, plans: Sequence[Plan]) -> Iterator[list[Plan]]:
         group: list[Plan] = []
@@ -150,7 +155,7 @@ class Applier:
         for plan in plans:
             group.append(plan)
             chunks += len(plan.new)
-            if chunks >= self._group_chunks:
+            if chunks >= self._embedding.group_chunks:
                 yield group
                 group, chunks = [], 0
         if group:
@@ -158,22 +163,45 @@ class Applier:
 
     # --- writing --------------------------------------------------------------------------
 
-    def _carry_out(self, group: Sequence[Plan]) -> set[Key]:
-        rejected = self._embed([chunk for plan in group for chunk in plan.new])
+    def _carry_out(self, group: Sequence[Plan], known: Mapping[Key, Entry]) -> set[Key]:
+        rejected = self._embedding.store([chunk for plan in group for chunk in plan.new])
         plans = [p if p.entry.key not in rejected else _failed(p, rejected) for p in group]
-        self._index.commit(
-            [dirty(p.before) for p in plans if p.before and (p.payloads or p.metadata)]
-        )
+        announced = {
+            p.entry.key: dirty(p.before, p.entry.version)
+            for p in plans
+            if p.before and p.must_announce
+        }
+        lost = self._index.commit([*announced.values()], against=known) if announced else set()
+        plans = [plan for plan in plans if plan.entry.key not in lost]
         for plan in plans:
-            for point_id, payload in plan.payloads:
-                self._index.store.set_payload([point_id], payload)
-            if plan.metadata is not None:
-                self._index.put_metadata(*plan.metadata)
-        lost = self._index.commit([plan.entry for plan in plans])
+            self._rewrite(plan)
+        lost |= self._unsettled(plans)
+        plans = [plan for plan in plans if plan.entry.key not in lost]
+        if plans:
+            against = {**known, **announced}
+            lost |= self._index.commit([plan.entry for plan in plans], against=against)
         kept = [plan for plan in plans if plan.entry.key not in lost]
-        self._index.delete([point_id for plan in kept for point_id in plan.removed])
+        self._index.delete_unlisted([_unlisted(plan, known) for plan in kept])
         self._tell(kept)
         return lost
+
+    def _rewrite(self, plan: Plan) -> None:
+        """Stamp first: what is stamped, no older writer changes between the two writes."""
+        stamped = {*plan.metadata, *(chunk.id for chunk in plan.adopted)}
+        if stamped:
+            self._index.stamp(sorted(stamped), plan.entry.version)
+        for chunk in plan.headings:
+            self._index.put_own(chunk)
+        if plan.metadata:
+            self._index.put_metadata(plan.metadata, plan.wanted, plan.entry.version)
+
+    def _unsettled(self, plans: Sequence[Plan]) -> set[Key]:
+        """Documents whose entry may not be written as planned, because an older writer stored or
+        rewrote one of their chunks, or removed it. What a newer one wrote is for it to commit."""
+        new = [chunk.id for plan in plans for chunk in plan.new]
+        adopted = [chunk.id for plan in plans for chunk in plan.adopted]
+        now = self._index.look_at([*new, *adopted])
+        return {plan.entry.key for plan in plans if not _is_settled(plan, now)}
 
     def _tell(self, plans: Sequence[Plan]) -> None:
         outcomes = Counter("unchanged" if p.unchanged else p.entry.state for p in plans)
@@ -188,73 +216,6 @@ class Applier:
                     step=entry.failure.step,
                     reason=entry.failure.reason,
                 )
-
-    def _embed(self, new: Sequence[NewChunk]) -> dict[Key, Rejected]:
-        """Embed and store what is not stored yet; returns the documents that the model refuses."""
-        if not new:
-            return {}
-        started = time.perf_counter()
-        known = self._index.vectors_of(sorted({chunk.hash for chunk in new}))
-        copied = [chunk for chunk in new if chunk.hash in known]
-        self._put(copied, [known[chunk.hash] for chunk in copied])
-        inputs = {c.hash: c.chunk.input for c in new if c.hash not in known}
-        rejected = self._embed_inputs(inputs, new)
-        self._pace(time.perf_counter() - started, len(new))
-        return rejected
-
-    def _embed_inputs(
-        self, inputs: Mapping[str, str], new: Sequence[NewChunk]
-    ) -> dict[Key, Rejected]:
-        waiting: dict[str, list[NewChunk]] = {}
-        for chunk in new:
-            waiting.setdefault(chunk.hash, []).append(chunk)
-        rejected: dict[Key, Rejected] = {}
-        left = list(inputs)
-        while left:
-            done: set[int] = set()
-            try:
-                for places, vectors in self._embedder.embed_batches([inputs[h] for h in left]):
-                    self._telemetry.embedded(len(places))
-                    pairs = [
-                        (chunk, vector)
-                        for place, vector in zip(places, vectors, strict=True)
-                        for chunk in waiting[left[place]]
-                    ]
-                    self._put([chunk for chunk, _ in pairs], [vector for _, vector in pairs])
-                    done.update(places)
-                    if len(done) < len(left) and self._control.stop_requested:
-                        raise Stopped("a stop was asked for while embedding")
-            except Unembeddable as error:
-                bad = [left[place] for place in error.indices]
-                rejected |= {chunk.key: error for h in bad for chunk in waiting[h]}
-                done.update(error.indices)
-            left = [h for place, h in enumerate(left) if place not in done]
-        return rejected
-
-    def _put(self, chunks: Sequence[NewChunk], vectors: Sequence[Any]) -> None:
-        if not chunks:
-            return
-        self._index.put_chunks(
-            [
-                ChunkPoint(
-                    id=c.id,
-                    key=c.key,
-                    hash=c.hash,
-                    chunk=c.chunk,
-                    dense=vector,
-                    sparse=bm25.encode_document(c.chunk.input),
-                    metadata=c.metadata,
-                )
-                for c, vector in zip(chunks, vectors, strict=True)
-            ]
-        )
-
-    def _pace(self, seconds: float, chunks: int) -> None:
-        least, most = _GROUP_CHUNKS
-        if chunks >= self._group_chunks and seconds < SLICE_SECONDS / 2:
-            self._group_chunks = min(most, self._group_chunks * 2)
-        elif seconds > SLICE_SECONDS * 2:
-            self._group_chunks = max(least, self._group_chunks // 2)
 
     def _insist(self, call: Callable[[], _T]) -> _T:
         return keep_trying(call, self._control)
@@ -285,4 +246,22 @@ def _failed(plan: Plan, rejected: Mapping[Key, Rejected]) -> Plan:
     failed = Failed(key=plan.entry.key, version=plan.entry.version, failure=failure)
     # Chunks that the model took before it refused one: no entry will list them.
     stored = tuple(chunk.id for chunk in plan.new)
-    return plan_failure(failed, plan.before).model_copy(update={"removed": stored})
+    return plan_failure(failed, plan.before).model_copy(
+        update={"removed": stored, "stored_by_itself": True}
+    )
+
+
+def _is_settled(plan: Plan, now: Mapping[str, StoredChunk]) -> bool:
+    version = plan.entry.version
+    stored = [now.get(chunk.id) for chunk in plan.new]
+    taken = [(now.get(chunk.id), chunk) for chunk in plan.adopted]
+    return all(found is not None and found.version >= version for found in stored) and all(
+        found is not None and (found.version > version or found == chunk) for found, chunk in taken
+    )
+
+
+def _unlisted(plan: Plan, known: Mapping[Key, Entry]) -> Unlisted:
+    """A version that is applied again may say otherwise: a snapshot's page that was read twice."""
+    key, version = plan.entry.key, plan.entry.version
+    again = key in known and known[key].version == version
+    return Unlisted(key, plan.removed, version, inclusive=again or plan.stored_by_itself)

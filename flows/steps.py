@@ -8,6 +8,7 @@ is stored then.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -84,16 +85,21 @@ class Steps:
 
     def clean(self, batch: list[Item]) -> list[Item]:
         """Content becomes structured blocks."""
-        return [self._clean(i) if isinstance(i, Revision) and not i.skip else i for i in batch]
+        return [_clean(i) if isinstance(i, Revision) and not i.skip else i for i in batch]
 
     def chunk(self, batch: list[Item]) -> list[Item]:
         """Blocks become chunks."""
-        return [self._chunk(i) if isinstance(i, Revision) and not i.skip else i for i in batch]
+        return [
+            _chunk(i, self._chunker) if isinstance(i, Revision) and not i.skip else i for i in batch
+        ]
+
+    def clean_and_chunk(self, batch: list[Item]) -> list[Item]:
+        """Both in one step, in this process; `flows.parallel` does it in others."""
+        return self.chunk(self.clean(batch))
 
     def prepare(self, revision: Revision) -> Revision | Failed:
         """Clean and chunk one revision, whatever `skip_unchanged` took it for."""
-        cleaned = self._clean(revision.model_copy(update={"skip": False}))
-        return self._chunk(cleaned) if isinstance(cleaned, Revision) else cleaned
+        return prepare(revision.model_copy(update={"skip": False}), self._chunker)
 
     def _map(self, change: Upsert) -> Revision | Removal:
         document = map_document(change, self._rule_of(change.key.collection))
@@ -107,29 +113,31 @@ class Steps:
             metadata_digest=metadata_digest(document),
         )
 
-    def _clean(self, revision: Revision) -> Revision | Failed:
-        return _guarded(
-            "clean",
-            revision.key,
-            revision.version,
-            lambda: revision.model_copy(update={"blocks": clean(revision.document)}),
-        )
 
-    def _chunk(self, revision: Revision | Failed) -> Revision | Failed:
-        if isinstance(revision, Failed):
-            return revision
-        blocks = revision.blocks or ()
-        return _guarded(
-            "chunk",
-            revision.key,
-            revision.version,
-            lambda: revision.model_copy(
-                update={
-                    "chunks": self._chunker.chunk(revision.document.title, blocks),
-                    "blocks": None,
-                }
-            ),
-        )
+def prepare(revision: Revision, chunker: Chunker) -> Revision | Failed:
+    """Clean and chunk one revision."""
+    return _chunk(_clean(revision), chunker)
+
+
+def _clean(revision: Revision) -> Revision | Failed:
+    return _guarded(
+        "clean",
+        revision.key,
+        revision.version,
+        lambda: revision.model_copy(update={"blocks": clean(revision.document)}),
+    )
+
+
+def _chunk(revision: Revision | Failed, chunker: Chunker) -> Revision | Failed:
+    if isinstance(revision, Failed):
+        return revision
+    chunked = partial(chunker.chunk, revision.document.title, revision.blocks or ())
+    return _guarded(
+        "chunk",
+        revision.key,
+        revision.version,
+        lambda: revision.model_copy(update={"chunks": chunked(), "blocks": None}),
+    )
 
 
 def _guarded(step: str, key: Key, version: Version, call: Callable[[], _T]) -> _T | Failed:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import bytewax.operators as op
 from bytewax._bytewax import cluster_main
-from bytewax.dataflow import Dataflow
+from bytewax.dataflow import Dataflow, Stream
 from bytewax.inputs import Source
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
 
@@ -33,11 +33,16 @@ def build_flow(
     flow = Dataflow("sync")
     changes = op.input("mongo", flow, source)
     mapped = op.flat_map_batch("map", changes, contained(steps.map, control))
+    add_steps(mapped, steps, applier, control)
+    return flow
+
+
+def add_steps(mapped: Stream[Item], steps: Steps, applier: Applier, control: Control) -> None:
+    """What follows the mapping, in every flow that ends in an index."""
     marked = op.flat_map_batch("skip_unchanged", mapped, contained(steps.skip_unchanged, control))
     cleaned = op.flat_map_batch("clean", marked, contained(steps.clean, control))
     chunked = op.flat_map_batch("chunk", cleaned, contained(steps.chunk, control))
     op.output("apply", chunked, ApplySink(applier, control))
-    return flow
 
 
 def run_flow(flow: Dataflow, *, epoch_milliseconds: int) -> None:

@@ -7,6 +7,7 @@ memory for one batch of documents and `MAX_SUSPECTS` keys. Nothing is embedded b
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -30,6 +31,9 @@ BATCH_POINTS = 500
 MAX_SUSPECTS = 2_000
 """Keys kept before they are looked at again; each such look costs one wait for the watermark."""
 
+NEVER = threading.Event().wait
+"""The stop of a comparison that nobody stops."""
+
 Progress = Callable[[int, int, str], None]
 _T = TypeVar("_T")
 
@@ -43,7 +47,7 @@ def verify(
     repair: Apply | None = None,
     progress: Progress = lambda done, total, what: None,
     settle_seconds: float = 5.0,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[float], bool] = NEVER,
 ) -> VerifyReport:
     """Compare every document, entry and chunk.
 
@@ -53,7 +57,9 @@ def verify(
     `chunks`; totals are estimates. `settle_seconds`: how long the index may take to catch up with
     what was written meanwhile before that counts as drift.
 
-    Raises `Unavailable` when database or store do not answer, and `Stopped` once `stop()`.
+    `stop(seconds)` waits so long, or until a stop is asked for, and tells whether it was.
+
+    Raises `Unavailable` when database or store do not answer, and `Stopped` once `stop(0)`.
     """
     comparison = Comparison(index, reader, steps, deep=deep, stop=stop)
     return _Verification(comparison, settle_seconds, repair, progress).run()
@@ -187,7 +193,7 @@ class _Verification:
             drift = Drift(kind="miscounted", collection="", document_id="", detail=detail)
             tally.add_found([drift])
             tally.add_remaining([drift])
-        position = self._index.position()
+        watermark = self._index.watermark()
         return VerifyReport(
             in_sync=not tally.remaining,
             documents=tally.documents,
@@ -201,7 +207,7 @@ class _Verification:
             repaired=tally.repaired,
             unsettled=tally.unsettled,
             took_seconds=round(seconds, 3),
-            as_of=str(position.watermark) if position and position.watermark else None,
+            as_of=str(watermark) if watermark else None,
         )
 
 

@@ -14,6 +14,7 @@ from connectors.index import Index
 from connectors.mongo_reader import BATCH_DOCUMENTS, DocumentReader
 from connectors.store import Stored
 from flows.verify_report import Drift, Kind, drift_of
+from flows.verify_vectors import without_vector
 from models.ids import decode_id, key_of, key_text
 from models.points import OWN, Payload, of_keys, of_kind, own_chunk_payload
 from models.records import (
@@ -59,6 +60,8 @@ class Finding(NamedTuple):
     """Its chunk points that no entry lists, sorted."""
     rewrites: Mapping[str, Payload]
     """Top-level payload keys of chunk points that the apply step takes for granted."""
+    blind: tuple[str, ...]
+    """Its chunk points without a usable vector, which the apply step takes for embedded."""
 
 
 @dataclass
@@ -74,6 +77,7 @@ class _Pair:
     stored: set[str] = field(default_factory=set)
     wrong: list[str] = field(default_factory=list)
     rewrites: dict[str, Payload] = field(default_factory=dict)
+    blind: list[str] = field(default_factory=list)
 
     @property
     def listed(self) -> tuple[str, ...]:
@@ -90,7 +94,7 @@ class Comparison:
         steps: Steps,
         *,
         deep: bool,
-        stop: Callable[[], bool],
+        stop: Callable[[float], bool],
     ) -> None:
         self.index = index
         self.reader = reader
@@ -98,9 +102,9 @@ class Comparison:
         self.deep = deep
         self._stop = stop
 
-    def pause_point(self) -> None:
-        """Raises `Stopped` if a stop is asked for."""
-        if self._stop():
+    def pause_point(self, seconds: float = 0.0) -> None:
+        """Wait for `seconds`. Raises `Stopped` as soon as a stop is asked for."""
+        if self._stop(seconds):
             raise Stopped("the comparison was stopped")
 
     def map(self, collection: str, batch: Iterable[Mapping[str, Any]]) -> list[Known]:
@@ -137,8 +141,20 @@ class Comparison:
         fields = [OWN, "metadata", *(["page_content"] if self.deep else [])]
         for stored in self.index.scroll(of_kind("chunk", of_keys(keys)), payload=fields):
             _look_at_chunk(pairs[stored.payload[OWN]["key"]], stored, deep=self.deep)
+        if self.deep:
+            self._look_at_vectors(pairs.values())
         found = [_finding(pair) for pair in pairs.values()]
         return [finding for finding in found if finding.drifts]
+
+    def _look_at_vectors(self, pairs: Iterable[_Pair]) -> None:
+        recipe = self.index.recipe()
+        indexed = [p for p in pairs if isinstance(p.item, Revision) and _is_indexed(p)]
+        owners = {id_: p for p in indexed for id_ in p.listed if id_ in p.stored}
+        if recipe is None or not owners:
+            return
+        for id_ in without_vector(self.index.store, list(owners), recipe.dimension):
+            owners[id_].blind.append(id_)
+            owners[id_].wrong.append(f"the vector of chunk {id_}")
 
     def _pair(self, item: Known, entry: Entry | None, hidden: Mapping[str, Version]) -> _Pair:
         floor = hidden.get(item.key.collection)
@@ -184,7 +200,8 @@ def _look_at_chunk(pair: _Pair, stored: Stored, *, deep: bool) -> None:
     input_hash, headings = own.get("hash", ""), tuple(own.get("headings") or ())
     if known is not None:
         input_hash, headings = known[0], known[1].headings
-    wanted: Payload = {OWN: own_chunk_payload(pair.item.key, input_hash, headings)}
+    written = Version(**own["written"])
+    wanted: Payload = {OWN: own_chunk_payload(pair.item.key, written, input_hash, headings)}
     if deep and known is not None:
         wanted["page_content"] = known[1].text
     wrong = {name: value for name, value in wanted.items() if stored.payload.get(name) != value}
@@ -206,6 +223,7 @@ def _finding(pair: _Pair) -> Finding:
         version=pair.entry.version if pair.entry else None,
         stray=tuple(sorted(pair.stored.difference(pair.listed))) if is_stray else (),
         rewrites=pair.rewrites,
+        blind=tuple(pair.blind),
     )
 
 

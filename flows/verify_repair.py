@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from connectors.index import Unlisted
 from flows.verify_compare import Comparison, Finding, Known, bson_ids, by_collection
 from flows.verify_settle import Settled, Settler
 from models.ids import key_of
+from models.points import OWN, written_up_to
 from models.records import Entry, Failed, Item, Key, Removal, Revision, Version
 
 Apply = Callable[[Sequence[Item]], None]
@@ -45,6 +47,7 @@ class Repairer:
         return left
 
     def _repair_once(self, findings: Sequence[Finding]) -> None:
+        self._remove_blind(findings)
         for items in self._changes([finding.key for finding in findings]):
             self._apply(items)
         self._rewrite(findings)
@@ -77,12 +80,20 @@ class Repairer:
                 changes.append(known)
         return changes
 
+    def _remove_blind(self, findings: Sequence[Finding]) -> None:
+        """What is not stored is embedded again."""
+        index = self._comparison.index
+        with index.applying:
+            index.delete([id_ for finding in findings for id_ in finding.blind])
+
     def _rewrite(self, findings: Sequence[Finding]) -> None:
         """A chunk's text and identity follow from its id, so no newer change says otherwise; its
-        headings may be a moment old, which the look that follows would show."""
+        headings stay as a newer change wrote them."""
         for finding in findings:
             for point_id, payload in finding.rewrites.items():
-                self._comparison.index.store.set_payload([point_id], payload)
+                seen = payload[OWN]["written"] if OWN in payload else None
+                only_if = written_up_to(Version(**seen)) if seen else None
+                self._comparison.index.store.set_payload([point_id], payload, only_if=only_if)
 
     def _remove_strays(self, findings: Sequence[Finding]) -> None:
         """Of documents without an indexed version; for the others the apply step has done it."""
@@ -92,9 +103,11 @@ class Repairer:
             entries = index.entries(list(stray))
             for key, ids in stray.items():
                 entry = entries.get(key)
-                if entry is None or entry.state != "indexed":
-                    listed = entry.chunks if entry else ()
-                    index.delete([id_ for id_ in ids if id_ not in listed])
+                if entry is None:
+                    index.delete(ids)
+                elif entry.state != "indexed":
+                    unlisted = [id_ for id_ in ids if id_ not in entry.chunks]
+                    index.delete_unlisted([Unlisted(key, unlisted, entry.version, inclusive=True)])
 
 
 def _is_recorded(item: Known, state: str) -> bool:

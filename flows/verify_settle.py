@@ -67,14 +67,12 @@ class Settler:
             if time.monotonic() >= deadline:
                 self._stood_still = (noted, now) if now == began else None
                 return False
-            self._comparison.pause_point()
-            time.sleep(POLL_SECONDS)
+            self._comparison.pause_point(POLL_SECONDS)
             now = self._watermark()
         return True
 
     def _watermark(self) -> Timestamp | None:
-        position = self._comparison.index.position()
-        return position.watermark if position else None
+        return self._comparison.index.watermark()
 
 
 def _is_same(now: Finding, before: Finding) -> bool:

@@ -8,23 +8,27 @@ one to restore, one to move an alias to.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from models.conditions import All, Condition, Either, Match, Path, Range
-from models.ids import key_text, public_id
+from models.conditions import All, Condition, Either, Match, Not, Path, Range
+from models.ids import digest, key_text, public_id
 from models.records import (
     ChunkPoint,
     Entry,
     Failure,
     Floor,
     Key,
+    Mark,
     Position,
     Recipe,
+    Swept,
+    Timestamp,
     Version,
 )
 
-CODEC_VERSION = 1
+CODEC_VERSION = 2
 OWN = "syncline"
 """The payload key under which all fields of ours stand."""
 
@@ -39,7 +43,14 @@ INDEXED_FIELDS: Mapping[Path, str] = {
     (OWN, "version", "increment"): "integer",
     (OWN, "version", "n"): "integer",
 }
-"""Every field of ours that is filtered or deleted by. Metadata fields are indexed as they come."""
+"""Every field of ours by which points are found. Metadata fields are indexed as they come. What
+guards the write of a point that is named by its id needs no index, and has none: `written` of
+every chunk and `etag` of every entry would cost memory for nothing."""
+
+KINDS = ("chunk", "entry", "floor", "feed", "mark", "position", "probe", "recipe", "swept")
+"""Every kind of point that an index holds."""
+FOREIGN = Not(condition=Match(path=(OWN, "kind"), values=KINDS))
+"""Points that are none of ours."""
 
 Payload = dict[str, Any]
 
@@ -49,6 +60,8 @@ class StoredChunk(NamedTuple):
 
     id: str
     key: Key
+    version: Version
+    """Of the change that last wrote it or made sure of it."""
     hash: str
     text: str
     headings: tuple[str, ...]
@@ -60,13 +73,17 @@ def chunk_payload(point: ChunkPoint) -> Payload:
     return {
         "page_content": point.chunk.text,
         "metadata": dict(point.metadata),
-        OWN: own_chunk_payload(point.key, point.hash, point.chunk.headings),
+        OWN: own_chunk_payload(point.key, point.version, point.hash, point.chunk.headings),
     }
 
 
-def own_chunk_payload(key: Key, input_hash: str, headings: tuple[str, ...]) -> Payload:
+def own_chunk_payload(
+    key: Key, version: Version, input_hash: str, headings: tuple[str, ...]
+) -> Payload:
     """What stands under our own key of a chunk."""
-    return {**_identity("chunk", key), "hash": input_hash, "headings": list(headings)}
+    written = version._asdict()
+    own = {**_identity("chunk", key), "hash": input_hash, "headings": list(headings)}
+    return {**own, "written": written}
 
 
 def read_chunk(point_id: str, payload: Mapping[str, Any]) -> StoredChunk:
@@ -75,6 +92,7 @@ def read_chunk(point_id: str, payload: Mapping[str, Any]) -> StoredChunk:
     return StoredChunk(
         id=point_id,
         key=_read_key(own),
+        version=Version(**own["written"]),
         hash=own["hash"],
         text=payload.get("page_content", ""),
         headings=tuple(own["headings"]),
@@ -84,19 +102,18 @@ def read_chunk(point_id: str, payload: Mapping[str, Any]) -> StoredChunk:
 
 def entry_payload(entry: Entry) -> Payload:
     """The payload of a document's entry."""
-    failure = entry.failure.model_dump() if entry.failure else None
-    return {
-        OWN: {
-            **_identity("entry", entry.key),
-            "version": entry.version._asdict(),
-            "state": entry.state,
-            "digest": entry.digest,
-            "metadata_digest": entry.metadata_digest,
-            "chunks": list(entry.chunks),
-            "title": entry.title,
-            "failure": failure,
-        }
+    own = {
+        **_identity("entry", entry.key),
+        "version": entry.version._asdict(),
+        "state": entry.state,
+        "digest": entry.digest,
+        "metadata_digest": entry.metadata_digest,
+        "chunks": list(entry.chunks),
+        "title": entry.title,
+        "failure": entry.failure.model_dump() if entry.failure else None,
+        "rewriting": entry.rewriting._asdict() if entry.rewriting else None,
     }
+    return {OWN: {**own, "etag": digest(json.dumps(own, sort_keys=True))}}
 
 
 def read_entry(payload: Mapping[str, Any]) -> Entry:
@@ -111,6 +128,7 @@ def read_entry(payload: Mapping[str, Any]) -> Entry:
         chunks=tuple(own["chunks"]),
         title=own["title"],
         failure=Failure(**own["failure"]) if own.get("failure") else None,
+        rewriting=Version(**own["rewriting"]) if own.get("rewriting") else None,
     )
 
 
@@ -120,7 +138,6 @@ def floor_payload(floor: Floor) -> Payload:
         "kind": "floor",
         "collection": floor.collection,
         "version": floor.version._asdict(),
-        "swept": floor.swept,
     }
     return {OWN: own}
 
@@ -128,12 +145,32 @@ def floor_payload(floor: Floor) -> Payload:
 def read_floor(payload: Mapping[str, Any]) -> Floor:
     """Inverse of `floor_payload`."""
     own = payload[OWN]
-    return Floor(
-        collection=own["collection"], version=Version(**own["version"]), swept=own["swept"]
-    )
+    return Floor(collection=own["collection"], version=Version(**own["version"]))
 
 
-def single_payload(kind: str, record: Position | Recipe) -> Payload:
+def mark_payload(mark: Mark) -> Payload:
+    """The payload of a partition's mark."""
+    own = {"generation": mark.generation, "of": mark.of, "version": _reached(mark)._asdict()}
+    return {OWN: {"kind": "mark", **own, "record": mark.model_dump(mode="json")}}
+
+
+def read_mark(payload: Mapping[str, Any]) -> Mark:
+    """Inverse of `mark_payload`."""
+    return Mark.model_validate(payload[OWN]["record"])
+
+
+def feed_payload(partitions: int) -> Payload:
+    """The payload of the point that says that a topic of so many partitions feeds the index."""
+    return {OWN: {"kind": "feed", "partitions": partitions}}
+
+
+def read_feed(payload: Mapping[str, Any]) -> int:
+    """Inverse of `feed_payload`."""
+    partitions: int = payload[OWN]["partitions"]
+    return partitions
+
+
+def single_payload(kind: str, record: Position | Recipe | Swept) -> Payload:
     """The payload of something there is one of."""
     return {OWN: {"kind": kind, "record": record.model_dump(mode="json")}}
 
@@ -146,6 +183,11 @@ def read_position(payload: Mapping[str, Any]) -> Position:
 def read_recipe(payload: Mapping[str, Any]) -> Recipe:
     """The recipe in a point of kind `recipe`."""
     return Recipe.model_validate(payload[OWN]["record"])
+
+
+def read_swept(payload: Mapping[str, Any]) -> Swept:
+    """How far a share has been swept, in a point of kind `swept`."""
+    return Swept.model_validate(payload[OWN]["record"])
 
 
 def filter_path(field: str) -> Path:
@@ -171,17 +213,54 @@ def in_collection(collection: str) -> Match:
 
 
 def older_than(version: Version) -> Either:
-    """The stored version is strictly older: compared field by field, as integers."""
-    return _before(version, inclusive=False)
+    """The version of the entry or floor is strictly older."""
+    return _before("version", version, inclusive=False)
 
 
 def not_newer_than(version: Version) -> Either:
-    """The stored version is older or equal: the guard of every entry that is written."""
-    return _before(version, inclusive=True)
+    """The version of the floor is older or equal."""
+    return _before("version", version, inclusive=True)
 
 
-def _before(version: Version, *, inclusive: bool) -> Either:
-    seconds, increment, n = ((OWN, "version", name) for name in Version._fields)
+def written_before(version: Version) -> Either:
+    """The chunk was last written by a strictly older change."""
+    return _before("written", version, inclusive=False)
+
+
+def written_up_to(version: Version) -> Either:
+    """The chunk was last written by an older or equal change."""
+    return _before("written", version, inclusive=True)
+
+
+def one_of(entries: Iterable[Entry]) -> Match:
+    """The point is still one of these entries, in every field of it.
+
+    An etag names the document too, so one condition does for many entries at once.
+    """
+    etags = tuple(entry_payload(entry)[OWN]["etag"] for entry in entries)
+    return Match(path=(OWN, "etag"), values=etags)
+
+
+def not_beyond(mark: Mark) -> Either:
+    """The mark is of another number of partitions, or not further than this one."""
+    generation = (OWN, "generation")
+    same = Match(path=generation, values=(mark.generation,))
+    return Either(
+        conditions=(
+            Not(condition=Match(path=(OWN, "of"), values=(mark.of,))),
+            Range(path=generation, lt=mark.generation),
+            All(conditions=(same, not_newer_than(_reached(mark)))),
+        )
+    )
+
+
+def _reached(mark: Mark) -> Version:
+    return Version(*(mark.watermark or Timestamp(0, 0)))
+
+
+def _before(field: str, version: Version, *, inclusive: bool) -> Either:
+    """Compared number by number, as integers."""
+    seconds, increment, n = ((OWN, field, name) for name in Version._fields)
     same_second = Match(path=seconds, values=(version.seconds,))
     same_increment = Match(path=increment, values=(version.increment,))
     last = Range(path=n, lte=version.n) if inclusive else Range(path=n, lt=version.n)

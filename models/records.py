@@ -61,6 +61,10 @@ class Share(NamedTuple):
     of: int = 1
 
 
+WHOLE = Share()
+"""All documents: what the direct flow answers for."""
+
+
 class Upsert(Record):
     """A document as it is at (or after) `version`. `fields` is the BSON document as read."""
 
@@ -87,7 +91,6 @@ class Floor(Record):
 
     collection: str
     version: Version
-    swept: bool = False
 
 
 Change = Upsert | Delete | Floor
@@ -196,6 +199,9 @@ class Entry(Record):
     """Point ids of its chunks, in order. A chunk that is not listed here does not exist."""
     title: str = ""
     failure: Failure | None = None
+    rewriting: Version | None = None
+    """A change of this version has begun to rewrite what its chunks carry. Until one as new has
+    gone over all of them, the digests are empty, so that none is taken for unchanged."""
 
 
 class Cursor(Record):
@@ -224,6 +230,24 @@ class Position(Record):
     watermark: Timestamp | None = None
 
 
+class Mark(Record):
+    """Up to where the index reflects the database in one partition of the topic it is fed from."""
+
+    partition: int
+    of: int
+    generation: int
+    watermark: Timestamp | None
+    """None while a snapshot runs."""
+
+
+class Swept(Record):
+    """How far one share of the documents has been swept: by collection, the floors it is done
+    with since the watermark passed them, and once more since they expired."""
+
+    passed: Mapping[str, Version] = {}
+    expired: Mapping[str, Version] = {}
+
+
 class Recipe(Record):
     """What an index is made of. Another recipe is another index."""
 
@@ -239,6 +263,8 @@ class ChunkPoint(Record):
 
     id: str
     key: Key
+    version: Version
+    """Of the change that writes it."""
     hash: str
     chunk: Chunk
     dense: Any

@@ -6,7 +6,6 @@ Answers are built once and not validated again.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Protocol
 from urllib.parse import unquote
@@ -19,6 +18,8 @@ from starlette.responses import HTMLResponse, Response
 
 from models.ids import public_id
 from models.records import Entry
+from retriever.comparing import Turn
+from retriever.docs import docs_page
 from retriever.guard import Guard
 from retriever.page import load_page
 from retriever.records import (
@@ -61,15 +62,16 @@ def create_app(
     Without `api_key` (None or empty) everything is open; without `verify` there is no
     `/v1/verify`. `status`, `ready`, `failed` and `verify` are called in a thread pool.
     """
-    app = FastAPI(title="Syncline", version=__version__, redoc_url=None)
-    app.swagger_ui_oauth2_redirect_url = None
+    # FastAPI's own pages load their viewer from another host.
+    app = FastAPI(title="Syncline", version=__version__, docs_url=None, redoc_url=None)
     key = api_key.get_secret_value() if api_key else ""
     app.add_middleware(Guard, api_key=key)
+    telemetry.watch(status)
     add_error_handlers(app)
     v1 = APIRouter(
         prefix="/v1",
         responses=_ERRORS,
-        # For the documentation's button; the guard has already looked.
+        # For the OpenAPI document; the guard has already looked.
         dependencies=[Depends(HTTPBearer(auto_error=False))] if key else [],
     )
     _add_search(v1, retriever, telemetry)
@@ -78,6 +80,7 @@ def create_app(
         _add_verify(v1, verify)
     app.include_router(v1)
     _add_probes(app, ready, telemetry)
+    _add_pages(app)
     return app
 
 
@@ -110,26 +113,23 @@ def _add_ledger(v1: APIRouter, retriever: Retriever, status: Status, failed: Fai
 
 
 def _add_verify(v1: APIRouter, verify: Verify) -> None:
-    running = threading.Lock()
+    turn = Turn()
 
     @v1.post("/verify")
     def post_verify(request: VerifyRequest) -> Response:
         """Compare index and database, and repair if asked to. One at a time."""
-        if not running.acquire(blocking=False):
-            return error(409, "a verification is already running")
-        try:
+        with turn.taken() as is_mine:
+            if not is_mine:
+                return error(409, "a verification is already running")
             return Json(verify(deep=request.deep, repair=request.repair))
-        finally:
-            running.release()
+
+    @v1.get("/verify")
+    def get_verify() -> Response:
+        """Whether a verification runs, and how far it has come."""
+        return Json(turn.progress())
 
 
 def _add_probes(app: FastAPI, ready: Ready, telemetry: Telemetry) -> None:
-    page = load_page()
-
-    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
-    async def get_page() -> Response:
-        return page
-
     @app.get("/healthz")
     async def get_health() -> Response:
         """200 while the process lives."""
@@ -144,9 +144,21 @@ def _add_probes(app: FastAPI, ready: Ready, telemetry: Telemetry) -> None:
         return Json({"ready": False, "waiting_for": waiting_for}, 503, {"Retry-After": "1"})
 
     @app.get("/metrics", response_class=Response)
-    async def get_metrics() -> Response:
+    def get_metrics() -> Response:
         """Prometheus' text format."""
         return Response(telemetry.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _add_pages(app: FastAPI) -> None:
+    search_page, documentation = load_page(), docs_page(app.openapi())
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def get_page() -> Response:
+        return search_page
+
+    @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
+    async def get_docs() -> Response:
+        return documentation
 
 
 def _document_name(request: Request, collection: str, id: str) -> tuple[str, str]:

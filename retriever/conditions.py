@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from connectors.paths import addressable
 from models.conditions import All, Path
-from models.filters import InvalidFilter, dotted, parse_filter
+from models.filters import InvalidFilter, parse_filter
 from models.ids import decode_id, encode_id
 from models.points import filter_path, of_kind
 
 MOST_VALUES = 1_000
 """Each value is compared with every chunk that has the field."""
+# What Qdrant has no notation for, and what UTF-8 cannot carry, is in no name.
+_NAME = re.compile(r'"([^"\\\ud800-\udfff]+)"|([^."\\\ud800-\udfff]+)')
+_FIELD = re.compile(rf"(?:{_NAME.pattern})(?:\.(?:{_NAME.pattern}))*")
 
 
 def search_condition(raw: Mapping[str, Any]) -> All:
@@ -41,8 +44,11 @@ def _shown_id(value: Any) -> str:
 
 
 def _path(field: str) -> Path:
-    dotted(field)
-    path = filter_path(field)
-    if not addressable(path):
-        raise InvalidFilter(field, 'a name with " or \\ cannot be filtered by')
-    return path
+    """A dot leads into an object; a name in quotes may contain one, and is always metadata."""
+    if not _FIELD.fullmatch(field):
+        shown = field.encode("utf-8", "backslashreplace").decode()
+        problem = 'is not a field name such as tag, author.name or meta."file.name"'
+        raise InvalidFilter(shown, problem)
+    if '"' in field:
+        return ("metadata", *(quoted or bare for quoted, bare in _NAME.findall(field)))
+    return filter_path(field)

@@ -1,4 +1,4 @@
-"""The page at `/`: one file that loads nothing else."""
+"""The page at `/`: one file that loads nothing else; and how such pages are served."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 
 
 def load_page() -> HTMLResponse:
-    """The page, allowed to run exactly its own script and style and to talk to its own origin."""
-    html = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    """The page to search by hand."""
+    return as_page(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
+
+
+def as_page(html: str) -> HTMLResponse:
+    """A page that may run exactly its own script and style and talk to its own origin."""
     headers = {
         "Content-Security-Policy": _policy(html),
         "X-Content-Type-Options": "nosniff",

@@ -23,7 +23,13 @@ def _not_blank(query: str) -> str:
     return query
 
 
-class SearchRequest(Record):
+class Body(Record):
+    """Base of all bodies: what the fields' docstrings say stands in the OpenAPI document."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class SearchRequest(Body):
     """A query. `hybrid` fuses the ranks of both other modes (RRF)."""
 
     # Strict: "5" and true are no limits.
@@ -37,7 +43,7 @@ class SearchRequest(Record):
     Fields: `collection`, `document_id` and any metadata field, dots leading into objects."""
 
 
-class Hit(Record):
+class Hit(Body):
     """One chunk that was found."""
 
     id: str
@@ -53,7 +59,7 @@ class Hit(Record):
     metadata: Mapping[str, Any]
 
 
-class SearchResponse(Record):
+class SearchResponse(Body):
     """Hits, best first."""
 
     hits: tuple[Hit, ...]
@@ -63,7 +69,7 @@ class SearchResponse(Record):
     took_ms: float
 
 
-class ChunkView(Record):
+class ChunkView(Body):
     """One chunk of a document."""
 
     id: str
@@ -72,7 +78,7 @@ class ChunkView(Record):
     headings: tuple[str, ...]
 
 
-class FailureView(Record):
+class FailureView(Body):
     """Why the newest version of a document is not in the index."""
 
     step: str
@@ -80,7 +86,7 @@ class FailureView(Record):
     attempts: int
 
 
-class DocumentView(Record):
+class DocumentView(Body):
     """What the index knows about one document."""
 
     document_id: str
@@ -96,7 +102,7 @@ class DocumentView(Record):
     chunks: tuple[ChunkView, ...]
 
 
-class FailedDocument(Record):
+class FailedDocument(Body):
     """A document whose newest version could not be indexed."""
 
     document_id: str
@@ -109,13 +115,13 @@ class FailedDocument(Record):
     """How many chunks of its last good version are still searchable."""
 
 
-class FailedDocuments(Record):
+class FailedDocuments(Body):
     """The documents in state `failed`, in no order."""
 
     failed: tuple[FailedDocument, ...]
 
 
-class VerifyRequest(Record):
+class VerifyRequest(Body):
     """What to compare, and whether to put it right."""
 
     model_config = ConfigDict(strict=True)
@@ -125,7 +131,7 @@ class VerifyRequest(Record):
     repair: bool = False
 
 
-class ErrorDetail(Record):
+class ErrorDetail(Body):
     """What is wrong."""
 
     problem: str
@@ -135,7 +141,7 @@ class ErrorDetail(Record):
     """The service that does not answer."""
 
 
-class ErrorBody(Record):
+class ErrorBody(Body):
     """The body of every answer that is not 2xx; absent parts are left out."""
 
     error: ErrorDetail

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from models.filters import InvalidFilter
-from syncline.errors import Misconfigured, Rejected, Unavailable
+from syncline.errors import Misconfigured, Rejected, Stopped, Unavailable
 
 _log = structlog.get_logger(__name__)
 
@@ -53,6 +53,7 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(InvalidFilter, _invalid_filter)
     app.add_exception_handler(Rejected, _rejected)
     app.add_exception_handler(Unavailable, _unavailable)
+    app.add_exception_handler(Stopped, _stopped)
     app.add_exception_handler(Misconfigured, _misconfigured)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _unexpected)
@@ -90,6 +91,11 @@ async def _rejected(_: Request, failure: Exception) -> Response:
 async def _unavailable(_: Request, failure: Exception) -> Response:
     assert isinstance(failure, Unavailable)
     return error(503, failure.reason, headers=_RETRY, service=failure.service)
+
+
+async def _stopped(_: Request, failure: Exception) -> Response:
+    assert isinstance(failure, Stopped)
+    return error(503, f"the service is stopping: {failure}", headers=_RETRY)
 
 
 async def _misconfigured(_: Request, failure: Exception) -> Response:

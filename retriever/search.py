@@ -109,8 +109,7 @@ class Retriever:
     # --- details --------------------------------------------------------------------------
 
     def _watermark(self) -> Timestamp:
-        position = self._index.position()
-        return (position and position.watermark) or Timestamp(0, 0)
+        return self._index.watermark() or Timestamp(0, 0)
 
     def _hits(self, question: _Question, limit: int, as_of: Timestamp) -> list[Hit]:
         """Ask for more as long as too few hits of a full page are visible."""

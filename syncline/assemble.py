@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from connectors.index import Index
@@ -22,8 +23,18 @@ if TYPE_CHECKING:
     from connectors.mongo import MongoScope
 
 
+UNIX = "unix://"
+"""Of a URL that names the socket on which another local process shares its index."""
+
+
 def open_store(config: Configuration) -> Store:
-    """The Qdrant server at `qdrant.url`, or Qdrant Edge below `local.data_dir`."""
+    """The Qdrant server at `qdrant.url`, another local process's store (`unix://<socket>`), or
+    Qdrant Edge below `local.data_dir`.
+    """
+    if config.qdrant.url.startswith(UNIX):
+        from connectors.store_client import RemoteStore
+
+        return RemoteStore(Path(config.qdrant.url.removeprefix(UNIX)))
     if config.qdrant.url:
         from connectors.qdrant import connect
 
@@ -31,6 +42,7 @@ def open_store(config: Configuration) -> Store:
             config.qdrant.url,
             collection=config.qdrant.collection,
             api_key=config.qdrant.api_key.get_secret_value() or None,
+            ca_file=config.qdrant.ca_file,
             timeout_seconds=config.qdrant.timeout_seconds,
         )
     from connectors.qdrant_edge import EdgeStore
@@ -122,9 +134,10 @@ NOTHING_HELD: Mapping[str, Any] = {
 
 def describe(index: Index) -> Mapping[str, Any]:
     """What the index holds, as `/v1/status` tells it."""
-    counts = index.counts()
-    position = index.position()
-    watermark = position.watermark if position else None
+    counts, position, watermark = index.counts(), index.position(), index.watermark()
+    generations = [mark.generation for mark in index.marks().values()]
+    if position is not None:
+        generations.append(position.generation)
     return {
         "documents": {
             "indexed": counts.indexed,
@@ -133,5 +146,5 @@ def describe(index: Index) -> Mapping[str, Any]:
         },
         "chunks": counts.chunks,
         "watermark": str(watermark) if watermark else None,
-        "generation": position.generation if position else None,
+        "generation": max(generations, default=None),
     }

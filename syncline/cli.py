@@ -1,6 +1,7 @@
 """The command line. Results on stdout, everything else on stderr; `--json` where a script reads.
 
-Exit codes: 0 fine, 1 drift or a failed check, 2 bad usage or configuration.
+Exit codes: 0 fine, 1 drift or a failed check, 2 bad usage or configuration, 3 it could not be
+done: a service does not answer, or a fault of ours. So 1 always means that something was checked.
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 import faulthandler
 import json
 import sys
+import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,11 +20,14 @@ import typer
 from syncline import __version__, show
 from syncline.errors import Misconfigured, SynclineError
 from syncline.logs import configure_logging
+from syncline.runtime import claim
 from syncline.settings import Configuration, load_settings
 
 app = typer.Typer(
     name="syncline",
     help="Keeps a Qdrant vector index in line with a MongoDB database, and serves search from it.",
+    epilog="Exit codes: 0 fine, 1 drift or a failed check, 2 bad usage or configuration, "
+    "3 not done, because a service does not answer (or by a fault of Syncline's own).",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -49,6 +55,10 @@ MongoPort = Annotated[
     int | None,
     typer.Option("--mongo-port", help="Port of the local MongoDB; 0 picks a free one."),
 ]
+WithPulsar = Annotated[
+    bool,
+    typer.Option("--with-pulsar", help="Capture and index as processes with a broker between."),
+]
 LogLevel = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")]
 
 
@@ -58,21 +68,29 @@ def up(
     data_dir: DataDir = None,
     mongo_port: MongoPort = None,
     http_port: HttpPort = None,
+    with_pulsar: WithPulsar = False,
+    replicas: Annotated[
+        int, typer.Option(min=1, max=64, help="Index processes, with --with-pulsar.")
+    ] = 1,
     log_level: LogLevel = "warning",
 ) -> None:
     """Run everything here: local parts where no URL is set, the flow, and the retriever."""
-    from syncline.up import up as run
-
     settings = _settings(config, data_dir, mongo_port, http_port)
     configure_logging(log_level)
-    show.starting(settings)
-    run(settings, on_ready=_announce(show.up_is_ready, settings))
+    with claim(settings.local.data_dir):
+        from syncline.topology import up_with_pulsar
+        from syncline.up import up as up_directly
+
+        show.starting(settings)
+        distributed = partial(up_with_pulsar, replicas=replicas, config_file=config)
+        run = distributed if with_pulsar else up_directly
+        run(settings, on_ready=_announce(show.up_is_ready, settings))
 
 
 @app.command()
 def sync(config: ConfigFile = None, log_level: LogLevel = "warning") -> None:
     """Run the flow alone: keep a Qdrant server in line with MongoDB."""
-    from syncline.up import sync as run
+    from syncline.services import sync as run
 
     configure_logging(log_level)
     settings = load_settings(config)
@@ -85,12 +103,43 @@ def serve(
     config: ConfigFile = None, http_port: HttpPort = None, log_level: LogLevel = "warning"
 ) -> None:
     """Run the retriever alone, over a Qdrant server that a flow keeps in line."""
-    from syncline.up import serve as run
+    from syncline.services import serve as run
 
     configure_logging(log_level)
     settings = _settings(config, None, None, http_port)
     show.starting(settings)
     run(settings, on_ready=_announce(show.serve_is_ready, settings))
+
+
+@app.command()
+def capture(
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    http_port: HttpPort = None,
+    log_level: LogLevel = "warning",
+) -> None:
+    """Publish MongoDB's changes to a Pulsar topic. One runs; a second one stands by."""
+    from syncline.services import capture as run
+
+    configure_logging(log_level)
+    settings = _settings(config, data_dir, None, http_port)
+    run(settings, on_ready=_announce(show.capture_is_ready, settings))
+
+
+@app.command()
+def index(
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    http_port: HttpPort = None,
+    log_level: LogLevel = "warning",
+) -> None:
+    """Keep a Qdrant server in line with a Pulsar topic. As many replicas run as are wanted."""
+    from syncline.services import index as run
+
+    configure_logging(log_level)
+    settings = _settings(config, data_dir, None, http_port)
+    show.starting(settings)
+    run(settings, on_ready=_announce(show.index_is_ready, settings))
 
 
 @app.command()
@@ -177,7 +226,11 @@ def verify(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Whether the index equals the database: exit 0 in sync, 1 drift. Runs while things move."""
+    """Whether the index equals the database, also while both move.
+
+    Exit codes: 0 in sync, 1 drift, 2 bad usage or configuration, 3 could not be compared,
+    because a service does not answer.
+    """
     from syncline.verification import verify_anywhere
 
     configure_logging()
@@ -229,10 +282,14 @@ def main() -> None:
         sys.exit(2)
     except SynclineError as error:
         show.problem(str(error), None)
-        sys.exit(1)
+        sys.exit(3)
     except OSError as error:
         show.problem(f"{error.filename or 'the system'}: {error.strerror or error}", _OS_REMEDY)
         sys.exit(2)
+    except Exception:
+        # Python's own exit code for it is 1, which a script would take for drift.
+        traceback.print_exc()
+        sys.exit(3)
 
 
 _OS_REMEDY = "name another path (--data-dir), or correct its kind and its rights"

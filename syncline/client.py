@@ -14,7 +14,10 @@ from syncline.settings import Configuration
 
 
 class Client:
-    """One running Syncline. Raises `Unavailable` if none answers, `Misconfigured` if it refuses."""
+    """One running Syncline.
+
+    Raises `Unavailable` if none answers, or not now, and `Misconfigured` if it refuses.
+    """
 
     def __init__(self, url: str, api_key: str = "", *, timeout_seconds: float = 30) -> None:
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
@@ -64,6 +67,10 @@ class Client:
         body = {"deep": deep, "repair": repair}
         return self._read(self._send("POST", "/v1/verify", json=body, timeout=None))
 
+    def verifying(self) -> dict[str, Any]:
+        """`GET /v1/verify`."""
+        return self._call("GET", "/v1/verify")
+
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         return self._read(self._send(method, path, **options))
 
@@ -78,7 +85,7 @@ class Client:
             body: dict[str, Any] = response.json()
             return body
         problem = _problem(response)
-        if response.status_code == 503:
+        if response.is_server_error or response.status_code == httpx.codes.CONFLICT:
             raise Unavailable("syncline", problem)
         raise Misconfigured(f"{self.url} answered {response.status_code}: {problem}", _REMEDY)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pymongo import MongoClient
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -26,6 +26,14 @@ _QUESTIONS = (
     "validate data with type hints",
     "what is a decorator",
 )
+
+
+class _Step(NamedTuple):
+    """A write, and whether search shows it."""
+
+    what: str
+    write: Callable[[], Any]
+    is_seen: Callable[[], bool]
 
 
 def run(data_dir: Path | None) -> int:
@@ -83,71 +91,52 @@ def _edits(database: Any, client: Client) -> None:
     show.out.print(
         "\n[bold]2. Change things[/]: from MongoDB's acknowledgement until search shows it"
     )
-    notes = database["notes"]
-    body = [
-        f"Paragraph {n} is about a lighthouse keeper and his log, night {n}." for n in range(400)
-    ]
-    long = {"_id": "log", "title": "The log", "text": "\n\n".join(body), "tags": ["sea"]}
-
-    def text_found(word: str) -> Callable[[], bool]:
-        return lambda: any(
-            word in hit["text"] for hit in _hits(client, word, {"collection": "notes"}, "sparse")
-        )
-
-    _timed(
-        client, "insert a long document", lambda: notes.insert_one(long), text_found("lighthouse")
-    )
-    body[200] = "On this night a zeppelin passed over the lighthouse."
-    edit = {"$set": {"text": "\n\n".join(body)}}
-    _timed(
-        client,
-        "edit one of its 400 paragraphs",
-        lambda: notes.update_one({"_id": "log"}, edit),
-        text_found("zeppelin"),
-    )
-    _timed(
-        client,
-        "edit only a tag",
-        lambda: notes.update_one({"_id": "log"}, {"$set": {"tags": ["sea", "reviewed"]}}),
-        lambda: bool(_hits(client, "lighthouse", {"tags": "reviewed"})),
-    )
-    _timed(
-        client,
-        "insert a short document",
-        lambda: notes.insert_one(
-            {"_id": "tea", "title": "Tea", "text": "Steep oolong for 3 minutes."}
-        ),
-        text_found("oolong"),
-    )
-    _timed(
-        client,
-        "delete the long document",
-        lambda: notes.delete_one({"_id": "log"}),
-        lambda: not _hits(client, "lighthouse", {"collection": "notes", "document_id": "log"}),
-    )
-    _timed(
-        client,
-        "drop the collection",
-        notes.drop,
-        lambda: not _hits(client, "oolong", {"collection": "notes"}),
-    )
+    for step in _steps(database["notes"], client):
+        _timed(client, step)
 
 
-def _timed(client: Client, what: str, write: Callable[[], Any], seen: Callable[[], bool]) -> None:
+def _steps(notes: Any, client: Client) -> Iterator[_Step]:
+    nights = [f"Paragraph {n} is about a lighthouse keeper, night {n}." for n in range(400)]
+    log = {"_id": "log", "title": "The log", "text": "\n\n".join(nights), "tags": ["sea"]}
+    tea = {"_id": "tea", "title": "Tea", "text": "Steep oolong for 3 minutes."}
+    nights[200] = "On this night a zeppelin passed over the lighthouse."
+    new_text, new_tags = {"text": "\n\n".join(nights)}, {"tags": ["sea", "reviewed"]}
+
+    def edit(fields: dict[str, Any]) -> Callable[[], Any]:
+        return lambda: notes.update_one({"_id": "log"}, {"$set": fields})
+
+    def found(word: str, **where: str) -> Callable[[], bool]:
+        return lambda: _finds(client, word, {"collection": "notes", **where})
+
+    def gone(word: str) -> Callable[[], bool]:
+        return lambda: not _finds(client, word, {"collection": "notes"})
+
+    yield _Step("insert a long document", lambda: notes.insert_one(log), found("lighthouse"))
+    yield _Step("edit one of its 400 paragraphs", edit(new_text), found("zeppelin"))
+    yield _Step("edit only a tag", edit(new_tags), found("lighthouse", tags="reviewed"))
+    yield _Step("insert a short document", lambda: notes.insert_one(tea), found("oolong"))
+    yield _Step(
+        "delete the long document", lambda: notes.delete_one({"_id": "log"}), gone("lighthouse")
+    )
+    yield _Step("drop the collection", notes.drop, gone("oolong"))
+
+
+def _timed(client: Client, step: _Step) -> None:
     before = client.status()["embedded_total"]
-    write()
+    step.write()
     started = time.perf_counter()
-    while not seen():
+    while not step.is_seen():
         if time.perf_counter() - started > 120:
-            raise Unavailable("syncline", f"not seen after 120 s: {what}")
+            raise Unavailable("syncline", f"not seen after 120 s: {step.what}")
     seconds = time.perf_counter() - started
     embedded = client.status()["embedded_total"] - before
-    show.out.print(f"   {what:<34} {seconds * 1000:8.1f} ms   {embedded:3d} chunks embedded")
+    show.out.print(f"   {step.what:<34} {seconds * 1000:8.1f} ms   {embedded:3d} chunks embedded")
 
 
-def _hits(client: Client, query: str, where: dict[str, Any], mode: str = "hybrid") -> list[Any]:
-    hits: list[Any] = client.search(query, limit=3, filter=where, mode=mode)["hits"]
-    return hits
+def _finds(client: Client, word: str, where: dict[str, Any]) -> bool:
+    """Whether a keyword search, which leaves the model to the flow, shows the word."""
+    hits = client.search(word, limit=3, filter=where, mode="sparse")["hits"]
+    return any(word in hit["text"] for hit in hits)
 
 
 def _queries(client: Client) -> None:

@@ -1,15 +1,24 @@
-"""Finding a Syncline that runs: it leaves a small file in its data directory while it does."""
+"""What a data directory tells of its process: a lock while it is used, a small file to find it."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import socket
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
+from syncline.errors import Misconfigured
+
 _NAME = "run.json"
+_LOCK = "run.lock"
+PATIENCE_SECONDS = 1.0
+"""A predecessor that is just ending is waited for; one that goes on is told at once."""
 
 
 class RunFile:
@@ -41,3 +50,35 @@ def find_running(data_dir: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return facts
+
+
+@contextlib.contextmanager
+def claim(data_dir: Path) -> Iterator[None]:
+    """Have `data_dir` to oneself, created if need be. The system frees it when the process ends.
+
+    Raises `Misconfigured`, naming the process that has it, within `PATIENCE_SECONDS`.
+    """
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with (data_dir / _LOCK).open("a+", encoding="ascii") as lock:
+        _acquire(lock, data_dir)
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def _acquire(lock: IO[str], data_dir: Path) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() < deadline:
+                time.sleep(0.05)
+                continue
+            lock.seek(0)
+            raise Misconfigured(
+                f"{data_dir} is in use by process {lock.read() or 'unknown'}",
+                "stop that process, or choose another local.data_dir (--data-dir)",
+            ) from None
+        return

@@ -52,6 +52,8 @@ class QdrantSettings(Settings):
     url: str = ""
     """`http(s)://host:port` of a Qdrant server. Empty: Qdrant Edge, in this process."""
     api_key: SecretStr = SecretStr("")
+    ca_file: Path | None = None
+    """CA certificates that an `https` server's must be signed by. Unset: the public ones."""
     collection: str = Field("syncline", pattern=r"^[A-Za-z0-9_.-]{1,200}$")
     timeout_seconds: int = Field(10, ge=1, le=600)
 

@@ -59,6 +59,19 @@ def sync_is_ready(settings: Configuration, facts: Mapping[str, Any]) -> None:
     err.print(f"syncline: keeping {settings.qdrant.collection} in line (pid {facts['pid']})")
 
 
+def capture_is_ready(settings: Configuration, facts: Mapping[str, Any]) -> None:
+    """Changes are published."""
+    err.print(f"syncline: publishing to {settings.pulsar.topic}, probes at {facts['http']}")
+
+
+def index_is_ready(settings: Configuration, facts: Mapping[str, Any]) -> None:
+    """Changes are consumed."""
+    err.print(
+        f"syncline: keeping {settings.qdrant.collection} in line with {settings.pulsar.topic}, "
+        f"probes at {facts['http']}"
+    )
+
+
 def serve_is_ready(settings: Configuration, facts: Mapping[str, Any]) -> None:
     """The retriever listens."""
     err.print(f"syncline: serving {settings.qdrant.collection} at {facts['http']}")

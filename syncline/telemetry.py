@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from syncline.errors import SynclineError
 
 _log = structlog.get_logger("syncline")
 
@@ -19,6 +22,8 @@ class Telemetry:
         """Chunks sent through the model since start."""
         self.skipped_total = 0
         """Changes since start that needed no write but their version."""
+        self.published_total = 0
+        """Messages that Pulsar confirmed since start, heartbeats included."""
         self._documents = Counter(
             "syncline_documents",
             "Document changes by outcome",
@@ -30,6 +35,30 @@ class Telemetry:
         )
         self._searches = Histogram(
             "syncline_search_seconds", "Time of a search, by mode", ["mode"], registry=self.registry
+        )
+        self._held = Gauge(
+            "syncline_index_documents",
+            "Documents of the index by state",
+            ["state"],
+            registry=self.registry,
+        )
+        self._status: Callable[[], Mapping[str, Any]] | None = None
+        self._published = Counter(
+            "syncline_published",
+            "Messages confirmed by Pulsar, by kind",
+            ["kind"],
+            registry=self.registry,
+        )
+        self._published_bytes = Counter(
+            "syncline_published_bytes",
+            "Bytes of messages confirmed by Pulsar, before compression",
+            registry=self.registry,
+        )
+        self._publishing = Histogram(
+            "syncline_publish_seconds",
+            "Time until Pulsar had confirmed a batch",
+            buckets=_PUBLISH_BUCKETS,
+            registry=self.registry,
         )
         self.gauges = {
             name: Gauge(f"syncline_{name}", text, registry=self.registry)
@@ -62,18 +91,55 @@ class Telemetry:
         self.embedded_total += count
         self._embedded.inc(count)
 
+    def published(self, kinds: Mapping[str, int], size: int, seconds: float) -> None:
+        """Pulsar confirmed a batch: messages by kind (upsert, ...), its bytes, how long it took."""
+        for kind, count in kinds.items():
+            self._published.labels(kind).inc(count)
+        self.published_total += sum(kinds.values())
+        self._published_bytes.inc(size)
+        self._publishing.observe(seconds)
+
     def searched(self, mode: str, seconds: float) -> None:
         """A search was answered."""
         self._searches.labels(mode).observe(seconds)
 
+    def watch(self, status: Callable[[], Mapping[str, Any]]) -> None:
+        """Ask `status` for the gauges' values whenever the metrics are read."""
+        self._status = status
+
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""
+        if self._status is not None:
+            self._set_gauges(self._status)
         return generate_latest(self.registry)
 
+    def _set_gauges(self, status: Callable[[], Mapping[str, Any]]) -> None:
+        try:
+            facts = status()
+        except SynclineError:  # the metrics of a process must not go away with a service
+            self.gauges["ready"].set(0)
+            return
+        watermark = facts.get("watermark")
+        values = {
+            "lag_seconds": facts.get("lag_seconds"),
+            "pending_changes": facts.get("pending"),
+            "watermark_seconds": int(watermark.split(".")[0]) if watermark else None,
+            "ready": not facts.get("waiting_for"),
+            "chunks": facts.get("chunks"),
+        }
+        for name, value in values.items():
+            # Unknown is not zero: a lag of 0 would say that all is well.
+            self.gauges[name].set(float("nan") if value is None else value)
+        for state, count in facts.get("documents", {}).items():
+            self._held.labels(state).set(count)
+
+
+_PUBLISH_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 _GAUGES = {
-    "lag_seconds": "How far the index is behind the database",
+    "lag_seconds": "How far the index, or what is published, is behind the database",
     "pending_changes": "Changes received and not yet acknowledged",
-    "watermark_seconds": "Cluster time up to which the index reflects the database",
+    "watermark_seconds": "Cluster time up to which index or topic reflect the database",
+    "chunks": "Chunk points of the index",
     "ready": "1 while searches are answered and changes flow",
 }

@@ -6,6 +6,7 @@ Qdrant Edge opens in one process only, so the process that runs on the data dire
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,16 +15,19 @@ from rich.progress import Progress as Bar
 
 from connectors.mongo_reader import MongoReader
 from flows.verify import Progress, VerifyReport, verify
+from retriever.comparing import report
 from syncline import show
 from syncline.assemble import load_embedder, open_index
-from syncline.client import connect
-from syncline.errors import Misconfigured
-from syncline.runtime import find_running
+from syncline.client import Client, connect
+from syncline.errors import Misconfigured, SynclineError
+from syncline.runtime import claim, find_running
 from syncline.settings import Configuration
 from syncline.worker import Worker
 
 SETTLE_SECONDS = 5.0
 """How long a running flow may take to catch up with a write before that counts as drift."""
+POLL_SECONDS = 0.25
+"""Between two looks at how far it is: a bar that moves four times a second moves."""
 
 
 def verify_anywhere(
@@ -31,7 +35,7 @@ def verify_anywhere(
 ) -> dict[str, Any]:
     """The report, as JSON values, of the running Syncline or of the stopped index."""
     if url or find_running(config.local.data_dir):
-        with connect(config, url) as client:
+        with connect(config, url) as client, _bar() as progress, following(client, progress):
             return client.verify(deep=deep, repair=repair)
     if not config.qdrant.url and not (config.local.data_dir / "index").exists():
         raise Misconfigured(
@@ -44,9 +48,18 @@ def verify_anywhere(
 
 
 def verify_worker(
-    worker: Worker, *, deep: bool, repair: bool, progress: Progress = lambda done, total, what: None
+    worker: Worker,
+    *,
+    deep: bool,
+    repair: bool,
+    progress: Progress = report,
+    fed_by_others: bool = False,
 ) -> VerifyReport:
-    """Compare a worker's database and index, whether its flow runs or not."""
+    """Compare a worker's database and index, whether its flow or another one runs or none.
+
+    Progress goes to the request that is being answered, if nothing else is said.
+    """
+    flowing = worker.alive or fed_by_others or bool(worker.config.qdrant.url)
     return verify(
         worker.index,
         MongoReader(worker.client, worker.scope),
@@ -54,9 +67,31 @@ def verify_worker(
         deep=deep,
         repair=worker.applier().apply if repair else None,
         progress=progress,
-        settle_seconds=SETTLE_SECONDS if worker.alive else 0,
-        stop=lambda: worker.control.stop_requested,
+        settle_seconds=SETTLE_SECONDS if flowing else 0,
+        stop=worker.control.wait_stop,
     )
+
+
+@contextlib.contextmanager
+def following(client: Client, progress: Progress) -> Iterator[None]:
+    """Meanwhile, tell how far the comparison of a running Syncline has come."""
+    over = threading.Event()
+
+    def follow() -> None:
+        # What is wrong, the request that waits for the report tells as well.
+        with contextlib.suppress(SynclineError):
+            while not over.wait(POLL_SECONDS):
+                facts = client.verifying()
+                if "compared" in facts:
+                    progress(facts["done"], facts["of"], facts["compared"])
+
+    thread = threading.Thread(target=follow, name="syncline-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 @contextlib.contextmanager
@@ -67,10 +102,11 @@ def _bar() -> Iterator[Progress]:
         tasks: dict[str, TaskID] = {}
 
         def tell(done: int, total: int, what: str) -> None:
-            task = tasks.get(what)
-            if task is None:
-                task = tasks[what] = bar.add_task(what)
-            bar.update(task, completed=done, total=max(done, total))
+            if what not in tasks:
+                for finished in tasks.values():  # its last step may not have been told
+                    bar.update(finished, completed=bar.tasks[finished].total)
+                tasks[what] = bar.add_task(what)
+            bar.update(tasks[what], completed=done, total=max(done, total))
 
         yield tell
 
@@ -79,9 +115,11 @@ def _bar() -> Iterator[Progress]:
 def _stopped(config: Configuration) -> Iterator[Worker]:
     from connectors.mongo import check
     from syncline.assemble import make_recipe
-    from syncline.up import mongo_of
+    from syncline.lifecycle import mongo_of
 
     with contextlib.ExitStack() as stack:
+        if not (config.mongo.uri.get_secret_value() and config.qdrant.url):
+            stack.enter_context(claim(config.local.data_dir))
         uri = stack.enter_context(mongo_of(config))
         index = open_index(config)
         stack.callback(index.store.close)

@@ -85,6 +85,7 @@ class Worker:
             keep_trying(lambda: check(self.client, self.scope), self.control)
             recipe = make_recipe(self.embedder, self.chunker)
             keep_trying(lambda: self.index.open(recipe), self.control)
+            keep_trying(self.index.feed_directly, self.control)
             flow = build_flow(self._source(), self.steps, self.applier(), self.control)
             run_flow(flow, epoch_milliseconds=self.config.flow.epoch_milliseconds)
         except Stopped:
@@ -122,7 +123,9 @@ class Worker:
             "embedded_total": self.telemetry.embedded_total,
             "skipped_total": self.telemetry.skipped_total,
             "pending": pending,
-            "lag_seconds": self._lag(held["watermark"], pending),
+            "lag_seconds": lag_seconds(
+                held["watermark"], settled=pending == 0 and control.state == "streaming"
+            ),
             "waiting_for": dict(control.waiting),
             "backfill": {
                 name: {"done": done, "of": total}
@@ -148,9 +151,11 @@ class Worker:
             waiting.setdefault("flow", "starting")
         return not waiting, waiting
 
-    def _lag(self, watermark: str | None, pending: int) -> float | None:
-        if watermark is None:
-            return None
-        if pending == 0 and self.control.state == "streaming":
-            return 0.0
-        return round(max(0.0, time.time() - int(watermark.split(".")[0])), 3)
+
+def lag_seconds(watermark: str | None, *, settled: bool) -> float | None:
+    """How far a watermark is behind now; 0 where nothing is on its way, None before the first."""
+    if watermark is None:
+        return None
+    if settled:
+        return 0.0
+    return round(max(0.0, time.time() - int(watermark.split(".")[0])), 3)

@@ -13,6 +13,7 @@ from flows.steps import Steps
 from models.conditions import All
 from models.embedders import HashEmbedder
 from models.ids import key_of
+from models.points import CODEC_VERSION
 from models.records import Change, Delete, Item, Recipe, Upsert, Version
 from syncline.control import Control
 from syncline.rules import MappingRule
@@ -41,7 +42,7 @@ class Pipeline:
             dimension=DIMENSION,
             max_tokens=MAX_TOKENS,
             chunker=chunker.fingerprint,
-            codec=1,
+            codec=CODEC_VERSION,
         )
         self.index.open(self.recipe)
         given = rules or {}

@@ -144,6 +144,7 @@ class Shelf:
             ChunkPoint(
                 id=id_,
                 key=key,
+                version=Version(1, 1),
                 hash=input_hash,
                 chunk=chunk,
                 dense=self.embedder.embed_query(chunk.input),

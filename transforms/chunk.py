@@ -26,11 +26,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from typing import Protocol
 
 import regex
 
 from models.records import Block, Chunk
+from transforms.counting import CountCache, Tokenizer
 from transforms.fragments import CHARS_PER_TOKEN, Fragment, batches, levels, merge, split
 from transforms.layout import Layout
 
@@ -40,15 +40,11 @@ _BATCH_CHARS = 500_000
 """Characters tokenised at once: a tokenizer keeps some hundred bytes for each token it found."""
 
 
-class Tokenizer(Protocol):
-    """Counts as the model does."""
-
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """The number of tokens of each text, without special tokens."""
-
-
 class Chunker:
-    """Makes chunks of at most `max_tokens` tokens. Pure, and safe for threads if its tokenizer is.
+    """Makes chunks of at most `max_tokens` tokens. Safe for threads if its tokenizer is.
+
+    Pure but for the token counts that it remembers: what is left of a document after an edit is not
+    tokenised again.
 
     `max_tokens` is the model's limit less its special tokens. A part of it is kept free in every
     chunk for the document's title, which is put before the first one only: so no cut depends on
@@ -62,7 +58,7 @@ class Chunker:
         """Raises ValueError if `max_tokens` is below 8."""
         if max_tokens < 8:
             raise ValueError(f"max_tokens must be at least 8, not {max_tokens}")
-        self._tokenizer = tokenizer
+        self._tokenizer = CountCache(tokenizer)
         self._max_tokens = max_tokens
         self._allowance = min(_MAX_TITLE_TOKENS, max_tokens // 8)
         self._limit = max_tokens - self._allowance

@@ -6,6 +6,7 @@ Inline markup is reduced to its text; raw HTML goes through the HTML reader.
 from __future__ import annotations
 
 import html
+import re
 from typing import Any
 
 from markdown_it import MarkdownIt
@@ -16,6 +17,9 @@ from models.records import Block
 from transforms.html import html_blocks
 from transforms.text import paragraph, verbatim
 
+_MARKUP = re.compile(r"[\\`*_\[<&]|  \n")
+"""What a paragraph of more than plain text has at least one of: the characters that CommonMark's
+inline constructs begin with, or a hard line break."""
 _TEXTS = frozenset(("text", "text_special", "code_inline"))
 
 _MAX_INLINE_CHARS = 20_000
@@ -111,6 +115,8 @@ class _Reader:
         self._append(Block(kind="table", text="\n".join(lines)))
 
     def _inline(self, source: str) -> str:
+        if not _MARKUP.search(source):
+            return paragraph(source.replace("\n", " "))
         if len(source) > _MAX_INLINE_CHARS or source.count("[") > _MAX_BRACKETS:
             return paragraph(source)
         tokens: list[Token] = []

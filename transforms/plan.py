@@ -3,6 +3,10 @@
 The order of the writes that carry a plan out is what makes a crash harmless: new chunks first
 (invisible until an entry lists them), then changed payloads, then the entry (the commit), then the
 removal of what the entry no longer lists.
+
+Other writers may be at work on the same document. A chunk that a clean entry lists can be taken as
+it is: whoever rewrites it says so in the entry first. Any other stored chunk is *adopted*: stamped
+with the plan's version, and looked at again before an entry lists it.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from models.ids import chunk_hash, chunk_id
-from models.points import StoredChunk, own_chunk_payload
+from models.points import StoredChunk
 from models.records import Chunk, Entry, Failed, Key, Record, Removal, Revision, Version
 
 
@@ -21,6 +25,7 @@ class NewChunk(Record):
 
     id: str
     key: Key
+    version: Version
     hash: str
     chunk: Chunk
     metadata: Mapping[str, Any]
@@ -30,24 +35,48 @@ class Plan(Record):
     """All writes of one change, in the order in which they are to be done."""
 
     new: tuple[NewChunk, ...] = ()
-    payloads: tuple[tuple[str, Mapping[str, Any]], ...] = ()
-    """Top-level payload keys to replace: (point id, keys)."""
-    metadata: tuple[tuple[str, ...], Mapping[str, Any]] | None = None
-    """The point ids that get this metadata, in one write."""
+    adopted: tuple[StoredChunk, ...] = ()
+    """Stored chunks as they must be when the entry lists them."""
+    headings: tuple[StoredChunk, ...] = ()
+    """Stored chunks that get these headings, one by one."""
+    metadata: tuple[str, ...] = ()
+    """The point ids that get `wanted` as their metadata, in one write."""
+    wanted: Mapping[str, Any] = {}
     entry: Entry
     before: Entry | None = None
-    """The entry that the plan was made against."""
+    """The entry that the plan was made against, if it counts."""
     removed: tuple[str, ...] = ()
+    stored_by_itself: bool = False
+    """Chunks to remove may be of the plan's own version."""
     unchanged: bool = False
     """Nothing but the version differs from the entry."""
 
+    @property
+    def must_announce(self) -> bool:
+        """Whether chunks that the entry lists are rewritten, which it does not say yet."""
+        before = self.before
+        if before is None or before.rewriting == self.entry.version:
+            return False
+        rewritten = {*self.metadata, *(chunk.id for chunk in self.headings)}
+        return not rewritten.isdisjoint(before.chunks)
 
-def dirty(entry: Entry) -> Entry:
-    """The entry as it stands while payloads of chunks that it lists are rewritten.
+
+def dirty(entry: Entry, version: Version) -> Entry:
+    """The entry as it stands while a change of `version` rewrites chunks that it lists.
 
     It matches no digest: if the rewriting is cut short, no later change is taken for unchanged.
     """
-    return entry.model_copy(update={"digest": "", "metadata_digest": ""})
+    return entry.model_copy(update={"digest": "", "metadata_digest": "", "rewriting": version})
+
+
+def merged(changes: Iterable[Removal | Failed | Revision]) -> set[Key]:
+    """Documents of which `latest` leaves changes out.
+
+    Another writer may be at work on one of those, so what it rewrites cannot be taken as it is,
+    even where the last change says the same as the entry.
+    """
+    counts = Counter(change.key for change in changes)
+    return {key for key, count in counts.items() if count > 1}
 
 
 def latest(changes: Iterable[Removal | Failed | Revision]) -> list[Removal | Failed | Revision]:
@@ -73,26 +102,36 @@ def is_unchanged(revision: Revision, entry: Entry | None) -> bool:
 
 
 def plan_revision(
-    revision: Revision, entry: Entry | None, stored: Mapping[str, StoredChunk]
+    revision: Revision,
+    entry: Entry | None,
+    stored: Mapping[str, StoredChunk],
+    *,
+    trusted: bool = True,
 ) -> Plan:
-    """`stored` holds every point of this document, listed or not; ignored where not chunked."""
+    """`stored` holds every point of this document, listed or not; ignored where not chunked.
+
+    `trusted`: the chunks that the entry lists can be taken as they are.
+    """
     if revision.skip or revision.chunks is None:
         return _plan_same_text(revision, entry)
-    identified = identify(revision.key, revision.chunks)
-    metadata = revision.document.metadata
-    kept = {id_: stored[id_] for id_ in identified if id_ in stored}
+    key, version, metadata = revision.key, revision.version, revision.document.metadata
+    identified = identify(key, revision.chunks)
+    listed = entry.chunks if entry and trusted and entry.rewriting is None else ()
+    kept = [
+        stored[i]._replace(version=version, headings=chunk.headings, metadata=metadata)
+        for i, (_, chunk) in identified.items()
+        if i in stored
+    ]
     return Plan(
         new=tuple(
-            NewChunk(id=i, key=revision.key, hash=h, chunk=chunk, metadata=metadata)
+            NewChunk(id=i, key=key, version=version, hash=h, chunk=chunk, metadata=metadata)
             for i, (h, chunk) in identified.items()
-            if i not in kept
+            if i not in stored
         ),
-        payloads=tuple(
-            (i, {"syncline": own_chunk_payload(revision.key, h, chunk.headings)})
-            for i, (h, chunk) in identified.items()
-            if i in kept and kept[i].headings != chunk.headings
-        ),
-        metadata=_metadata_write([i for i in kept if kept[i].metadata != metadata], metadata),
+        adopted=tuple(chunk for chunk in kept if chunk.id not in listed),
+        headings=tuple(c for c in kept if stored[c.id].headings != c.headings),
+        metadata=tuple(c.id for c in kept if stored[c.id].metadata != metadata),
+        wanted=metadata,
         entry=_indexed(revision, tuple(identified)),
         before=entry,
         removed=tuple(id_ for id_ in stored if id_ not in identified),
@@ -134,20 +173,12 @@ def _plan_same_text(revision: Revision, entry: Entry | None) -> Plan:
         raise ValueError(f"{revision.key} was not chunked and has no entry")
     same_metadata = entry.metadata_digest == revision.metadata_digest
     return Plan(
-        metadata=None
-        if same_metadata
-        else _metadata_write(entry.chunks, revision.document.metadata),
+        metadata=() if same_metadata else entry.chunks,
+        wanted=revision.document.metadata,
         entry=_indexed(revision, entry.chunks),
         before=entry,
         unchanged=same_metadata and entry.state == "indexed",
     )
-
-
-def _metadata_write(
-    ids: Iterable[str], metadata: Mapping[str, Any]
-) -> tuple[tuple[str, ...], Mapping[str, Any]] | None:
-    targets = tuple(ids)
-    return (targets, metadata) if targets else None
 
 
 def _indexed(revision: Revision, chunks: tuple[str, ...]) -> Entry:

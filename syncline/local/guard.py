@@ -16,8 +16,10 @@ TERMINATE_SECONDS = 5.0
 
 
 def main() -> int:
-    """Run `sys.argv[1:]`."""
-    child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, close_fds=False)
+    """Run `sys.argv[2:]`; its process id goes into the file `sys.argv[1]`."""
+    child = subprocess.Popen(sys.argv[2:], stdin=subprocess.DEVNULL, close_fds=False)
+    with open(sys.argv[1], "w", encoding="ascii") as pid_file:
+        pid_file.write(str(child.pid))
     over = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: over.set())
 

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -26,18 +26,28 @@ LOG_LINES = 15
 class LocalProcess:
     """A running server. It ends with `stop()`, or when this process ends, however that happens."""
 
-    def __init__(self, command: Sequence[str], *, log: Path, lock: IO[bytes]) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        log: Path,
+        lock: IO[bytes],
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._log = log
         self._lock = lock
+        self._pid_file = log.with_suffix(".pid")
+        self._pid_file.unlink(missing_ok=True)
         with log.open("wb") as output:
             # A session of its own: Ctrl-C in the terminal is for us, who then stop it in order.
             self._guard = subprocess.Popen(
-                [sys.executable, "-I", str(_GUARD), *command],
+                [sys.executable, "-I", str(_GUARD), str(self._pid_file), *command],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
                 pass_fds=(lock.fileno(),),
+                env=environment,
             )
 
     @property
@@ -45,9 +55,27 @@ class LocalProcess:
         """Process id of the guard, which leads the server's process group."""
         return self._guard.pid
 
+    @property
+    def server_pid(self) -> int | None:
+        """Process id of the server itself; None for the moment before it runs."""
+        try:
+            return int(self._pid_file.read_text("ascii"))
+        except (FileNotFoundError, ValueError):
+            return None
+
     def has_ended(self) -> bool:
         """Whether the server is no longer there."""
         return self._guard.poll() is not None
+
+    @property
+    def exit_code(self) -> int | None:
+        """With which status it ended, or the number of the signal; None while it runs."""
+        return self._guard.poll()
+
+    def ask_to_stop(self) -> None:
+        """Begin to terminate it, without waiting."""
+        if self._guard.stdin:
+            self._guard.stdin.close()
 
     def last_words(self) -> str:
         """The end of its log."""
@@ -56,8 +84,7 @@ class LocalProcess:
 
     def stop(self) -> None:
         """Terminate it, kill it if it is slow, and wait until it is gone. Again: nothing."""
-        if self._guard.stdin:
-            self._guard.stdin.close()
+        self.ask_to_stop()
         try:
             self._guard.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:

@@ -14,6 +14,8 @@ from connectors.memory import MemoryStore
 from connectors.qdrant import QdrantStore, connect
 from connectors.qdrant_edge import EdgeStore
 from connectors.store import Store
+from connectors.store_client import RemoteStore
+from connectors.store_server import StoreServer
 
 DIMENSION = 8
 SERVER = os.environ.get("SYNCLINE_TEST_QDRANT_URL", "")
@@ -25,7 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-@pytest.fixture(params=["memory", "edge", "client-local", "server"])
+@pytest.fixture(params=["memory", "edge", "edge-shared", "client-local", "server"])
 def subject(request: pytest.FixtureRequest) -> str:
     """The name of the implementation under test."""
     name: str = request.param
@@ -37,6 +39,21 @@ def subject(request: pytest.FixtureRequest) -> str:
     return name
 
 
+class SharedEdge(RemoteStore):
+    """Qdrant Edge as other processes see it; closing it closes all of it."""
+
+    def __init__(self, directory: Path, socket: Path) -> None:
+        super().__init__(socket)
+        self._owned = EdgeStore(directory)
+        self._server = StoreServer(self._owned, socket)
+        self._server.start()
+
+    def close(self) -> None:
+        super().close()
+        self._server.stop()
+        self._owned.close()
+
+
 @pytest.fixture
 def fresh(subject: str, tmp_path: Path) -> Iterator[Store]:
     """A store that does not exist yet."""
@@ -44,6 +61,7 @@ def fresh(subject: str, tmp_path: Path) -> Iterator[Store]:
     makers: dict[str, Callable[[], Store]] = {
         "memory": MemoryStore,
         "edge": lambda: EdgeStore(tmp_path / "index"),
+        "edge-shared": lambda: SharedEdge(tmp_path / "index", tmp_path / "shared" / "store"),
         "client-local": lambda: QdrantStore(QdrantClient(":memory:"), name),
         "server": lambda: connect(SERVER, collection=name),
     }

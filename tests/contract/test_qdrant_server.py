@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -254,6 +255,19 @@ def test_a_guarded_write_as_it_is_sent() -> None:
     }
 
 
+def test_a_write_that_must_not_insert_as_it_is_sent() -> None:
+    """Groups stay apart by their mode, also under the same condition."""
+    point = Point(AN_ID, {})
+    [operations] = to_upserts(
+        [Conditional([point], ALWAYS), Conditional([point, point], ALWAYS, insert=False)]
+    )
+    sent = [op.upsert for op in operations]  # type: ignore[union-attr]
+    assert [(len(s.points), s.update_mode) for s in sent] == [  # type: ignore[union-attr]
+        (1, None),
+        (2, qdrant.UpdateMode.UPDATE_ONLY),
+    ]
+
+
 def test_conditions_as_they_are_sent() -> None:
     """One any-of a type, so that indexes are used; quoting only where needed."""
     condition = Either(
@@ -310,3 +324,11 @@ def test_groups_cross_request_bounds_in_order() -> None:
         for operations in to_upserts(writes)
     ]
     assert sizes == [[300, 200], [300]]
+
+
+def test_a_file_without_certificates_is_named(tmp_path: Path) -> None:
+    """A wrong `qdrant.ca_file` is a clear error before anything is sent."""
+    path = tmp_path / "ca.pem"
+    path.write_text("no certificate")
+    with pytest.raises(Misconfigured, match=r"qdrant\.ca_file"):
+        connect("https://localhost:6333", collection="c", ca_file=path)

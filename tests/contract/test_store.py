@@ -163,7 +163,6 @@ def test_writing_nothing_is_allowed(store: Store) -> None:
     store.upsert_conditionally([])
     store.upsert_conditionally([Conditional([], ALWAYS)])
     store.set_payload([], {"a": 1})
-    store.set_sparse({})
     store.delete([])
     assert store.retrieve([]) == []
     assert store.count(ALWAYS) == 0
@@ -189,6 +188,9 @@ def test_removal(store: Store) -> None:
     assert ids(store) == {2, 4}
     store.delete_where(NEVER)
     assert ids(store) == {2, 4}
+    store.upsert([a_point(6, parity=1)])
+    store.delete([an_id(4), an_id(6), an_id(99)], only_if=Match(path=("parity",), values=(1,)))
+    assert ids(store) == {2, 4}
     store.delete_where(ALWAYS)
     assert ids(store) == set()
 
@@ -204,15 +206,26 @@ def test_set_payload_replaces_top_level_keys_wholly(store: Store) -> None:
     assert hit.id == an_id(1)
 
 
-def test_set_sparse_leaves_the_rest(store: Store) -> None:
-    """Only the sparse vector changes; unknown ids are passed over."""
-    store.upsert([Point(an_id(1), {"a": 1}, direction(1), Sparse([5], [1.0]))])
-    store.set_sparse({an_id(99): Sparse([6], [1.0]), an_id(1): Sparse([7], [2.0])})
-    for index, found in ((5, 0), (6, 0), (7, 1)):
-        hits = store.query(dense=None, sparse=Sparse([index], [1.0]), condition=None, limit=5)
-        assert len(hits) == found
-    [hit] = store.query(dense=direction(1), sparse=None, condition=None, limit=5)
-    assert (hit.id, hit.payload) == (an_id(1), {"a": 1})
+def test_set_payload_under_a_condition(store: Store) -> None:
+    """Of the named points only those for which it holds change, each by its own payload."""
+    store.upsert([a_point(1, open=True), a_point(2, open=False), a_point(3), a_point(4, open=True)])
+    only_if = Match(path=("open",), values=(True,))
+    store.set_payload([an_id(n) for n in (1, 2, 3, 99)], {"a": 1, "open": None}, only_if=only_if)
+    assert [payload_of(store, n) for n in (1, 2, 3, 4)] == [
+        {"a": 1},
+        {"open": False},
+        {},
+        {"open": True},
+    ]
+    assert ids(store) == {1, 2, 3, 4}
+
+
+def test_set_payload_at_a_path(store: Store) -> None:
+    """Keys of an inner object are replaced, its other keys stay; what is missing is made."""
+    store.upsert([a_point(1, own={"v": {"s": 1, "i": 2}, "k": "x"}, b=1), a_point(2, own={"k": 1})])
+    store.set_payload([an_id(1), an_id(2)], {"s": 3, "n": 0}, at=("own", "v"))
+    assert payload_of(store, 1) == {"own": {"v": {"s": 3, "i": 2, "n": 0}, "k": "x"}, "b": 1}
+    assert payload_of(store, 2) == {"own": {"v": {"s": 3, "n": 0}, "k": 1}}
 
 
 # --- conditional writes ------------------------------------------------------------------------
@@ -272,6 +285,19 @@ def test_a_condition_guards_each_point_by_itself(store: Store) -> None:
         {},
         {"written": True},
     ]
+
+
+def test_a_write_may_be_kept_from_inserting(store: Store) -> None:
+    """Compare-and-set: what is gone stays gone, one group of each kind in one call."""
+    store.upsert([a_point(1, tag="a"), a_point(2, tag="b")])
+    seen = Match(path=("tag",), values=("a", "c"))
+    changed = [a_point(n, tag="new") for n in (1, 2, 3)]
+    fresh = [a_point(n, tag="fresh") for n in (1, 4)]
+    store.upsert_conditionally(
+        [Conditional(fresh, NEVER), Conditional(changed, seen, insert=False)]
+    )
+    assert ids(store) == {1, 2, 4}
+    assert [payload_of(store, n)["tag"] for n in (1, 2, 4)] == ["new", "b", "fresh"]
 
 
 def test_groups_are_written_in_order(store: Store) -> None:

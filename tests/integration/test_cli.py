@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from syncline.runtime import claim
+
 
 def syncline(*words: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "SYNCLINE_EMBEDDER_MODEL": "hash:64", **variables}
@@ -45,13 +47,50 @@ def test_a_mistake_is_named(
 ) -> None:
     """The thing is named, with a remedy; exit code 2; nothing on stdout."""
     (tmp_path / "file").touch()
-    ports = ["--mongo-port", "0"] if words[0] == "up" else []
-    done = syncline(*words, *ports, cwd=tmp_path, **variables)
+    ports = ["--mongo-port", "0", "--http-port", "0"] if words[0] == "up" else []
+    done = syncline(words[0], *ports, *words[1:], cwd=tmp_path, **variables)
     assert done.returncode == 2, done.stderr
     assert named in done.stderr
     assert "remedy" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "variables"),
+    [
+        (["verify", "--url", "http://127.0.0.1:1"], {}),
+        (["verify", "--deep", "--json", "--url", "http://127.0.0.1:1"], {}),
+        (["verify"], {"SYNCLINE_MONGO_URI": "mongodb://127.0.0.1:1/?replicaSet=rs0"}),
+        (["search", "x", "--url", "http://127.0.0.1:1"], {}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else ",".join(value),
+)
+def test_silence_is_no_drift(words: list[str], variables: dict[str, str], tmp_path: Path) -> None:
+    """What does not answer is named, with an exit code of its own, and no report."""
+    (tmp_path / ".syncline" / "index").mkdir(parents=True)
+    done = syncline(*words, cwd=tmp_path, **variables)
+    assert done.returncode == 3, done.stderr
+    assert "is unavailable" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_help_tells_the_exit_codes(tmp_path: Path) -> None:
+    """Of the whole and of `verify`, whose 1 a script relies on."""
+    for words in (["--help"], ["verify", "--help"]):
+        told = " ".join(syncline(*words, cwd=tmp_path).stdout.split())
+        assert "1 drift" in told
+        assert "does not answer" in told
+
+
+def test_a_second_up_is_refused(tmp_path: Path) -> None:
+    """It names the process that uses the directory, whichever ports were asked for."""
+    with claim(tmp_path):
+        done = syncline("up", "--data-dir", str(tmp_path), "--http-port", "0", cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"in use by process {os.getpid()}" in done.stderr
+    assert "remedy" in done.stderr
 
 
 def test_a_password_is_never_shown(tmp_path: Path) -> None:

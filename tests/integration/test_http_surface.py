@@ -10,6 +10,7 @@ import threading
 from base64 import b64encode
 from collections.abc import Mapping
 from hashlib import sha256
+from html import unescape
 from typing import Any
 from urllib.parse import quote
 
@@ -19,7 +20,9 @@ from pydantic import SecretStr
 
 from connectors.memory import MemoryStore
 from retriever.app import create_app
-from syncline.errors import Unavailable
+from retriever.comparing import report
+from retriever.docs import docs_page
+from syncline.errors import Stopped, Unavailable
 from syncline.telemetry import Telemetry
 from tests.retrieval import Shelf
 
@@ -309,6 +312,38 @@ def test_a_failed_verification_does_not_block_the_next(shelf: Shelf) -> None:
     assert [client.post("/v1/verify", json={}).status_code for _ in range(2)] == [503, 503]
 
 
+def test_a_stop_in_the_middle_is_told_as_that(shelf: Shelf) -> None:
+    """503 and when to ask again: no fault, no drift, no half report."""
+
+    def stopped(*, deep: bool, repair: bool) -> Mapping[str, Any]:
+        raise Stopped("the comparison was stopped")
+
+    answer = client_of(shelf, verify=stopped).post("/v1/verify", json={})
+    assert answer.status_code == 503
+    assert int(answer.headers["retry-after"]) >= 1
+    assert "stopping" in answer.json()["error"]["problem"]
+
+
+def test_a_verification_can_be_followed(shelf: Shelf) -> None:
+    """How far the running one is, and nothing before and after it, however it ends."""
+    seen: list[Any] = []
+
+    def slow(*, deep: bool, repair: bool) -> Mapping[str, Any]:
+        seen.append(client.get("/v1/verify").json())
+        report(3, 2, "documents")
+        seen.append(client.get("/v1/verify").json())
+        raise Unavailable("mongo", "no primary")
+
+    client = client_of(shelf, verify=slow)
+    assert client.post("/v1/verify", json={}).status_code == 503
+    assert seen == [
+        {"running": True},
+        {"running": True, "compared": "documents", "done": 3, "of": 3},
+    ]
+    report(1, 2, "documents")
+    assert client.get("/v1/verify").json() == {"running": False}
+
+
 def test_without_verify_there_is_no_such_address(shelf: Shelf) -> None:
     """A retriever that runs alone cannot compare with the database."""
     assert client_of(shelf).post("/v1/verify", json={}).status_code == 404
@@ -317,9 +352,10 @@ def test_without_verify_there_is_no_such_address(shelf: Shelf) -> None:
 # --- the page ---------------------------------------------------------------------------------
 
 
-def test_the_page_loads_nothing_from_elsewhere(shelf: Shelf) -> None:
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_a_page_loads_nothing_from_elsewhere(shelf: Shelf, path: str) -> None:
     """No address of another origin, no file beside it: it works offline."""
-    html = client_of(shelf).get("/").text
+    html = client_of(shelf).get(path).text
     assert not re.search(r"(?:https?:)?//[\w.-]+\.\w", html)
     assert not re.search(r"\b(?:src|action|@import)\s*[=(]", html)
 
@@ -335,6 +371,33 @@ def test_the_page_runs_only_its_own_script(shelf: Shelf) -> None:
         [text] = re.findall(rf"<{kind}>(.*?)</{kind}>", answer.text, re.DOTALL)
         digest = b64encode(sha256(text.encode()).digest()).decode()
         assert policy[f"{kind}-src"] == f"'sha256-{digest}'"
+
+
+def test_the_documentation_is_all_of_openapi(shelf: Shelf) -> None:
+    """Every operation, field and description stands on the page, and every link leads somewhere."""
+    client = client_of(shelf, verify=lambda *, deep, repair: {})
+    page, openapi = client.get("/docs").text, client.get("/openapi.json").json()
+    told = " ".join(unescape(re.sub(r"<[^>]+>", "", page)).split())
+    for path, methods in openapi["paths"].items():
+        assert all(f"{method.upper()} {path}" in told for method in methods)
+    schemas = openapi["components"]["schemas"]
+    for schema in schemas.values():
+        for name, field in schema["properties"].items():
+            assert f"<code>{name}</code>" in page
+            assert " ".join(field.get("description", "").replace("`", "").split()) in told
+    assert set(re.findall(r"href='#(\w+)'", page)) <= set(re.findall(r"id='(\w+)'", page))
+    assert set(re.findall(r"id='(\w+)'", page)) == set(schemas)
+
+
+def test_the_documentation_runs_nothing(shelf: Shelf) -> None:
+    """The policy allows no script at all, and text from the code is no markup."""
+    answer = client_of(shelf).get("/docs")
+    assert "script-src" not in answer.headers["content-security-policy"]
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    info = {"title": "<b>", "version": "1"}
+    hostile = {"x": {"get": {"description": "<i>`<u>`", "responses": {}}}}
+    page = bytes(docs_page({"info": info, "paths": hostile}).body).decode()
+    assert not re.search(r"<[biu]>(?!GET)", page)
 
 
 def test_the_page_never_makes_markup_of_text(shelf: Shelf) -> None:

@@ -1,4 +1,7 @@
-"""`syncline up` as a user runs it: a process of its own, driven through MongoDB and HTTP only."""
+"""`syncline up` as a user runs it: processes of its own, driven through MongoDB and HTTP only.
+
+Every scenario runs in both topologies: direct, and with a broker between capture and index.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,14 @@ from syncline.running import running
 from tests.pipeline import paragraphs
 
 HASH = {"SYNCLINE_EMBEDDER_MODEL": "hash:128"}
+TOPOLOGIES = {"direct": (), "pulsar": ("--with-pulsar", "--replicas", "2")}
+
+
+@pytest.fixture(scope="module", params=[*TOPOLOGIES.values()], ids=[*TOPOLOGIES])
+def options(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """What `syncline up` is started with."""
+    given: tuple[str, ...] = request.param
+    return given
 
 
 class Running:
@@ -58,12 +69,12 @@ class Running:
         total: int = self.http.status()["embedded_total"]
         return total
 
-    def settle(self) -> None:
+    def settle(self, seconds: float = 30) -> None:
         """Wait until everything written so far is in the index and acknowledged."""
         # A command's own time, in a session: what was written before it is behind it.
         self.db["settled"].replace_one({"_id": 1}, {"n": time.time(), "text": ""}, upsert=True)
         mark = self.mongo.admin.command("ping")["operationTime"]
-        eventually(lambda: _passed(self.http.status()["watermark"], (mark.time, mark.inc)))
+        eventually(lambda: _passed(self.http.status()["watermark"], (mark.time, mark.inc)), seconds)
 
 
 def _passed(watermark: str | None, mark: tuple[int, int]) -> bool:
@@ -83,12 +94,12 @@ def eventually(condition: Callable[[], Any], seconds: float = 30) -> Any:
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def app(tmp_path_factory: pytest.TempPathFactory, options: tuple[str, ...]) -> Iterator[Running]:
     data_dir = tmp_path_factory.mktemp("up")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in HASH.items():
             patch.setenv(name, value)
-        with running(data_dir) as facts, Running(facts, data_dir) as app:
+        with running(data_dir, *options) as facts, Running(facts, data_dir) as app:
             yield app
 
 
@@ -278,10 +289,12 @@ def test_verify_finds_it_in_sync(app: Running, notes: Any) -> None:
     assert done.returncode == 0 and report["in_sync"] and report["documents"] >= 30, done
 
 
-def test_stop_and_start_embeds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stop_and_start_embeds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
     """A restart goes on where it was; what was written meanwhile arrives; exit 0 within 10 s."""
     monkeypatch.setenv(*next(iter(HASH.items())))
-    with running(tmp_path) as facts, Running(facts, tmp_path) as app:
+    with running(tmp_path, *options) as facts, Running(facts, tmp_path) as app:
         app.db["notes"].insert_many([{"_id": n, "text": paragraphs(n + 1)} for n in range(50)])
         app.settle()
         before = app.http.status()
@@ -289,22 +302,24 @@ def test_stop_and_start_embeds_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         os.kill(facts["pid"], signal.SIGTERM)
         eventually(lambda: not alive(facts["pid"]), 10)
         assert time.monotonic() - started < 10
-    with running(tmp_path) as facts, Running(facts, tmp_path) as app:
+    with running(tmp_path, *options) as facts, Running(facts, tmp_path) as app:
         app.settle()
         after = app.http.status()
         assert after["embedded_total"] == 0 and after["chunks"] == before["chunks"]
 
 
-def test_killed_in_the_middle_it_converges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_in_the_middle_it_converges(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
     """kill -9 during a backfill and edits; after a restart, `verify --deep` finds no drift."""
     monkeypatch.setenv(*next(iter(HASH.items())))
-    with running(tmp_path) as facts, Running(facts, tmp_path) as app:
+    with running(tmp_path, *options) as facts, Running(facts, tmp_path) as app:
         texts = [f"Night {n}. {paragraphs(n % 40)}" for n in range(400)]
         app.db["notes"].insert_many([{"_id": n, "text": text} for n, text in enumerate(texts)])
         app.db["notes"].delete_many({"_id": {"$lt": 50}})
         eventually(lambda: app.embedded() > 50)
         os.kill(facts["pid"], signal.SIGKILL)
-    with running(tmp_path) as facts, Running(facts, tmp_path) as app:
+    with running(tmp_path, *options) as facts, Running(facts, tmp_path) as app:
         app.db["notes"].update_many({"_id": {"$gt": 350}}, {"$set": {"text": "edited"}})
         app.settle()
         report = app.http.verify(deep=True, repair=False)

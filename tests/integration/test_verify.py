@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
@@ -24,7 +25,11 @@ from flows.sync import build_flow, run_flow
 from flows.verify import VerifyReport, verify
 from models.ids import entry_id, key_of
 from models.records import Item
+from retriever.comparing import Turn
 from syncline.control import Control
+from syncline.settings import Configuration
+from syncline.verification import verify_worker
+from syncline.worker import Worker
 from tests.pipeline import Pipeline, paragraphs
 from tests.servers import Mongo
 
@@ -204,6 +209,22 @@ def test_a_repair_beside_writers_converges(synced: Synced) -> None:
     assert report.repaired > 0
     synced.settle()
     assert synced.verify(deep=True).found == {}
+
+
+def test_the_request_that_waits_hears_how_far_it_is(synced: Synced) -> None:
+    """A worker's comparison reports to whoever asked for it, with nobody in between."""
+    synced.mongo.db.notes.insert_one({"_id": 1, "text": "note"})
+    synced.start()
+    synced.settle()
+    synced.stop()
+    parts: dict[str, Any] = {"client": synced.mongo.client, "scope": synced.mongo.scope}
+    parts |= {"index": synced.pipeline.index, "steps": synced.pipeline.steps}
+    worker = SimpleNamespace(**parts, config=Configuration(), control=Control(), alive=False)
+    turn = Turn()
+    with turn.taken():
+        assert verify_worker(cast(Worker, worker), deep=False, repair=False).in_sync
+        assert turn.progress() == {"running": True, "compared": "chunks", "done": 1, "of": 1}
+    assert turn.progress() == {"running": False}
 
 
 # --- the reader -----------------------------------------------------------------------------------

@@ -47,6 +47,21 @@ def test_nothing_is_lost_and_everything_fits(title: str, blocks: list[Block], li
     assert all(chunk.input == chunk.text for chunk in chunks[1:])
 
 
+WARM: dict[int, Chunker] = {}
+
+
+@given(title=TEXTS, blocks=BLOCKS, other=BLOCKS, limit=st.sampled_from([8, 13, 40]))
+@settings(max_examples=200, deadline=None)
+def test_what_is_remembered_changes_no_cut(
+    title: str, blocks: list[Block], other: list[Block], limit: int
+) -> None:
+    """A chunker that has seen this and many other documents cuts as a fresh one does."""
+    warm = WARM.setdefault(limit, Chunker(Words(), limit))
+    edited = [*blocks[:2], *other, *blocks[3:]]
+    for document in (blocks, edited, blocks):
+        assert warm.chunk(title, document) == Chunker(Words(), limit).chunk(title, document)
+
+
 @given(
     items=st.lists(st.tuples(st.integers(1, 30), st.integers(0, 5)), max_size=60),
     limit=st.integers(1, 40),

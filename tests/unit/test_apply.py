@@ -129,6 +129,16 @@ def test_a_snapshot_leaves_no_tombstones_of_what_was_never_in(pipeline: Pipeline
     assert entry(pipeline, 1) is None
 
 
+def test_a_version_that_comes_again_with_another_text_leaves_nothing_behind(
+    pipeline: Pipeline,
+) -> None:
+    """A page of a snapshot that was read twice: what the first reading stored goes."""
+    pipeline.run(put(1, (5, 1), text=paragraphs(30)))
+    pipeline.run(put(1, (5, 1), text=paragraphs(12)))
+    assert "\n\n".join(texts(pipeline, 1)) == paragraphs(12)
+    assert pipeline.index.counts().chunks == len(entry(pipeline, 1).chunks)
+
+
 def test_two_documents_may_share_a_paragraph(pipeline: Pipeline) -> None:
     """The same text in two documents is two points, embedded once, removed one by one."""
     pipeline.run(put(1, (5, 1), text="shared"))
@@ -182,7 +192,7 @@ def test_a_twin_that_was_overtaken_does_no_harm(pipeline: Pipeline) -> None:
     pipeline.run(put(1, (5, 1), text="first"))
 
     def overtake(operation: str) -> None:
-        if operation == "upsert":
+        if operation == "upsert_conditionally":
             pipeline.store.before_write = None  # type: ignore[attr-defined]
             twin.run(put(1, (5, 9), text="newest"))
 

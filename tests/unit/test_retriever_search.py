@@ -123,6 +123,26 @@ def test_filters_restrict_by_metadata_and_collection(shelf: Shelf) -> None:
 
 
 @pytest.mark.parametrize(
+    ("field", "found"),
+    [
+        ("file.name", {"storm nested"}),
+        ('"file.name"', {"storm dotted"}),
+        ('"file"."name"', {"storm nested"}),
+        ('file."na.me"', {"storm both"}),
+        ('"document_id"', {"storm shadowed"}),
+    ],
+)
+def test_a_name_with_a_dot_is_quoted(shelf: Shelf, field: str, found: set[str]) -> None:
+    """A bare dot leads into an object; quotes take a name as it is, ours included."""
+    shelf.put("a", "storm nested", metadata={"file": {"name": "x"}})
+    shelf.put("b", "storm dotted", metadata={"file.name": "x"})
+    shelf.put("c", "storm both", metadata={"file": {"na.me": "x"}})
+    shelf.put("d", "storm shadowed", metadata={"document_id": "x"})
+    where: dict[str, Any] = {field: "x"}
+    assert texts(shelf.search("storm", **where).hits) == found
+
+
+@pytest.mark.parametrize(
     ("stored", "given"),
     [
         ("log", "log"),
@@ -158,6 +178,10 @@ def test_the_document_id_of_a_hit_filters_for_it(shelf: Shelf) -> None:
         ("a..b", 1),
         ("", 1),
         ('a"b', 1),
+        ('"a', 1),
+        ('"a"b', 1),
+        ('a.""', 1),
+        ("a\\b", 1),
         ("year", list(range(1_001))),
         ("document_id", {"$oid": "not one"}),
     ],

@@ -140,6 +140,7 @@ class World:
                 ChunkPoint(
                     id=entry_id(key_of("planted", key.id)),
                     key=key,
+                    version=Version(NOW, 1),
                     hash="0" * 32,
                     chunk=Chunk(text="planted", input="planted"),
                     dense=np.eye(1, DIMENSION, dtype=np.float32)[0],
@@ -148,6 +149,10 @@ class World:
                 )
             ]
         )
+
+    def rewrite_vector(self, dense: Any) -> None:
+        (stored,) = self.index.store.retrieve(self.entry().chunks[1:2])
+        self.index.store.upsert([Point(stored.id, stored.payload, dense)])
 
     def plant_document(self, key: Key) -> None:
         self.plant_chunk(key)
@@ -204,6 +209,8 @@ DEEP: dict[str, tuple[Plant, str, int]] = {
     "headings altered": (lambda w: w.rewrite_own(headings=["Other"]), "stale", 0),
     "hash altered": (lambda w: w.rewrite_own(hash="0" * 32), "stale", 0),
     "order altered": (lambda w: w.rewrite_entry(chunks=w.entry().chunks[::-1]), "stale", 0),
+    "vector lost": (lambda w: w.rewrite_vector(None), "stale", 1),
+    "vector null": (lambda w: w.rewrite_vector(np.zeros(DIMENSION, np.float32)), "stale", 1),
 }
 
 
@@ -333,7 +340,14 @@ def test_a_damaged_store_is_told_by_its_counts(world: World) -> None:
 def test_it_stops_when_asked(world: World) -> None:
     """A stop is an error of its own, never a report of half the data."""
     with pytest.raises(Stopped):
-        world.verify(stop=lambda: True)
+        world.verify(stop=lambda seconds: True)
+
+
+def test_a_stop_ends_the_wait_for_the_watermark(world: World) -> None:
+    """While the index is behind, the stop itself is waited on: nothing sleeps beside it."""
+    world.database.put("notes", _id="short", text="edited")
+    with pytest.raises(Stopped):
+        world.verify(settle_seconds=60, stop=lambda seconds: seconds > 0)
 
 
 def test_it_tells_its_progress(world: World) -> None:
@@ -353,7 +367,7 @@ def test_a_write_that_is_still_on_its_way_is_no_drift(world: World) -> None:
     asked = []
     world.database.on_time = lambda: asked.append(1)
 
-    def catch_up() -> bool:
+    def catch_up(seconds: float) -> bool:
         # The time is asked for at the start, and then to wait until the index has reached it.
         if len(asked) == 2:
             world.sync()

@@ -1,0 +1,134 @@
+"""The ledger: an entry for every source document, and the floors below which nothing counts.
+
+Several writers may share it. An entry is written by compare-and-set: it takes the place of exactly
+the entry that its change was planned against, in every field, or of none. And an entry that a
+floor has overtaken is taken back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from connectors.store import Conditional, Point, Store
+from models import points
+from models.conditions import All, Condition, Either
+from models.ids import entry_id, floor_id
+from models.points import OWN
+from models.records import ALL_COLLECTIONS, Entry, Floor, Key, Version
+
+NEVER = Either(conditions=())
+
+
+class Standing(NamedTuple):
+    """Entries and floors as they stood at one moment."""
+
+    entries: Mapping[Key, Entry]
+    floors: Mapping[str, Version]
+    """The floor that holds for each collection, where there is one."""
+    hidden: Mapping[str, Version]
+    """Below which version readers must not see a collection's documents (drop, rename)."""
+
+    def hides(self, entry: Entry) -> bool:
+        """Whether readers must not see a document, because its collection was dropped."""
+        return entry.version < self.hidden.get(entry.key.collection, entry.version)
+
+
+class Ledger:
+    """Entries and floors of one index."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def entries(self, keys: Iterable[Key]) -> dict[Key, Entry]:
+        """The entries that exist, by key."""
+        found = self._retrieve([entry_id(key) for key in keys])
+        return {entry.key: entry for entry in map(points.read_entry, found)}
+
+    def standing(self, keys: Iterable[Key]) -> Standing:
+        """The entries of these documents, and the floors of their collections, in one read."""
+        wanted = [*keys]
+        names = {key.collection for key in wanted}
+        ids = [entry_id(key) for key in wanted]
+        entries, floors = {}, {}
+        for payload in self._retrieve([*ids, *map(floor_id, {*names, ALL_COLLECTIONS})]):
+            if payload[OWN]["kind"] == "floor":
+                floor = points.read_floor(payload)
+                floors[floor.collection] = floor.version
+            else:
+                entry = points.read_entry(payload)
+                entries[entry.key] = entry
+        general = floors.pop(ALL_COLLECTIONS, None)
+        both = floors
+        if general is not None:
+            both = {name: max(general, floors.get(name, general)) for name in names}
+        return Standing(entries, both, floors)
+
+    def commit(
+        self, entries: Sequence[Entry], *, against: Mapping[Key, Entry] | None = None
+    ) -> set[Key]:
+        """Write entries, each where that of `against` stands still, and where none is there, none.
+
+        Without `against`: that of now. Returns the keys of those that lost: to another writer's
+        entry, to a newer version, or to a floor. A refused conditional write looks like success,
+        so all are read back.
+        """
+        keys = [entry.key for entry in entries]
+        known = self.entries(keys) if against is None else against
+        new = [e for e in entries if e.key not in known]
+        changed = [e for e in entries if e.key in known and e.version >= known[e.key].version]
+        still = points.one_of(known[entry.key] for entry in changed)
+        writes = (Conditional(_points(new), NEVER), Conditional(_points(changed), still, False))
+        self._store.upsert_conditionally([write for write in writes if write.points])
+        now = self.standing(keys)
+        won = [entry for entry in entries if now.entries.get(entry.key) == entry]
+        buried = [e for e in won if e.version < now.floors.get(e.key.collection, e.version)]
+        for entry in buried:
+            floor = now.floors[entry.key.collection]
+            self.remove([entry.key], points.of_kind("entry", points.older_than(floor)), floor)
+        return {*keys} - {entry.key for entry in won} | {entry.key for entry in buried}
+
+    def remove(self, keys: Sequence[Key], dead: Condition, below: Version) -> None:
+        """Remove the entries of these documents for which `dead` holds, and where none is left,
+        the chunks that changes below that version wrote."""
+        if not keys:
+            return
+        # Under the condition again: another writer may have raised one meanwhile. And entries
+        # first: chunks without an entry are invisible, the reverse is a hole.
+        self._store.delete_where(All(conditions=(dead, points.of_keys(tuple(keys)))))
+        gone = tuple({*keys} - self.entries(keys).keys())
+        chunks = points.of_kind("chunk", points.of_keys(gone), points.written_before(below))
+        self._store.delete_where(chunks)
+
+    def hidden_below(self, collections: Iterable[str]) -> dict[str, Version]:
+        """Below which version readers must not see a collection's documents (drop, rename)."""
+        found = self._retrieve([floor_id(name) for name in set(collections)])
+        return {f.collection: f.version for f in map(points.read_floor, found)}
+
+    def all_floors(self) -> list[Floor]:
+        """Every floor there is."""
+        found: list[Floor] = []
+        after: str | None = None
+        while True:
+            page, after = self._store.scroll(points.of_kind("floor"), limit=1_000, after=after)
+            found += [points.read_floor(stored.payload) for stored in page]
+            if after is None:
+                return found
+
+    def put_floor(self, floor: Floor) -> None:
+        """Raise a floor; an older one changes nothing."""
+        self._store.upsert_conditionally(
+            [
+                Conditional(
+                    [Point(floor_id(floor.collection), points.floor_payload(floor))],
+                    points.not_newer_than(floor.version),
+                )
+            ]
+        )
+
+    def _retrieve(self, ids: Sequence[str]) -> list[Mapping[str, Any]]:
+        return [stored.payload for stored in self._store.retrieve(ids)] if ids else []
+
+
+def _points(entries: Iterable[Entry]) -> list[Point]:
+    return [Point(entry_id(entry.key), points.entry_payload(entry)) for entry in entries]

@@ -1,0 +1,112 @@
+"""The index dataflow: Pulsar -> look up references -> map -> the steps of the direct flow.
+
+Its position is the subscription's cursor, moved by the same rule as the direct flow's: Bytewax
+runs without recovery, and lets a source emit into an epoch only when all of the epoch before has
+been written.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import bytewax.operators as op
+from bytewax.dataflow import Dataflow
+from bytewax.inputs import Source
+
+from connectors.index import Index
+from connectors.mongo_lookup import MongoLookup
+from connectors.pulsar_consumers import Arriving, PulsarConsumers
+from connectors.pulsar_source import Places
+from flows.acknowledge import Flushes, Sweeper
+from flows.apply import Applier
+from flows.steps import Steps
+from flows.sync import add_steps, contained
+from models.records import Change, Failed, Item, Mark, Share, Timestamp
+from syncline.control import Control
+from syncline.retry import keep_trying
+
+
+def build_flow(
+    source: Source[Arriving], lookup: MongoLookup, steps: Steps, applier: Applier, control: Control
+) -> Dataflow:
+    """The graph. Nothing is opened before it runs."""
+    flow = Dataflow("index")
+    arrived = op.input("pulsar", flow, source)
+    found = op.flat_map_batch("look_up", arrived, contained(lookup.resolve, control))
+    mapped = op.flat_map_batch("map", found, contained(partial(_map, steps), control))
+    add_steps(mapped, steps, applier, control)
+    return flow
+
+
+def _map(steps: Steps, batch: list[Change | Failed]) -> list[Item]:
+    """What failed before it could be mapped flows on, into the ledger."""
+    return [item if isinstance(item, Failed) else steps.map_change(item) for item in batch]
+
+
+class AcknowledgePlaces:
+    """Called by the source with the places behind which everything is written.
+
+    The watermark of a partition moves at once. The broker is told only after a flush, so not even
+    a power cut can leave an acknowledged message without what it stands for.
+    """
+
+    def __init__(
+        self, index: Index, consumers: PulsarConsumers, control: Control, *, tombstone_seconds: int
+    ) -> None:
+        self._index = index
+        self._consumers = consumers
+        self._control = control
+        self._flushes = Flushes(index.store, control)
+        self._sweeper = Sweeper(index, tombstone_seconds=tombstone_seconds)
+        self._marked: Places = {}
+        self._flushed: Places = {}
+
+    def __call__(self, places: Places) -> bool:
+        """Keep `places`; whether it should be called again soon, with nothing new if need be.
+
+        Raises `Stopped` if a stop is asked for while the index is away.
+        """
+        return keep_trying(partial(self._keep, places), self._control)
+
+    def _keep(self, places: Places) -> bool:
+        self._mark(places)
+        if places != self._flushed and self._flushes.is_due:
+            self._flush(places)
+        return self._sweeper.sweep(self._passed()) or places != self._flushed
+
+    def _passed(self) -> dict[Share, Timestamp]:
+        """Up to where the partitions that are read here may be swept: not before all others are
+        there too, because a renamed document takes its vectors from the old one, elsewhere."""
+        whole = self._index.watermark()
+        return {
+            Share(m.partition, m.of): min(m.watermark, whole)
+            for m in _marks(self._flushed)
+            if m.watermark and whole
+        }
+
+    def _mark(self, places: Places) -> None:
+        before = _marks(self._marked)
+        new = [mark for mark in _marks(places) if mark not in before]
+        if new:
+            self._index.put_marks(new)
+        self._marked = places
+
+    def _flush(self, places: Places) -> None:
+        self._flushes.flush()
+        moved = {k: p.id for k, p in places.items() if p != self._flushed.get(k)}
+        self._consumers.acknowledge(moved)
+        self._flushed = places
+
+
+def _marks(places: Places) -> list[Mark]:
+    """How far each partition is from which a heartbeat came."""
+    return [
+        Mark(
+            partition=partition,
+            of=place.heartbeat.partitions,
+            generation=place.heartbeat.generation,
+            watermark=place.heartbeat.watermark,
+        )
+        for partition, place in places.items()
+        if place.heartbeat is not None
+    ]

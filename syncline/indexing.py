@@ -1,0 +1,205 @@
+"""One running index flow: a thread that waits for the services, runs the flow and ends it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import pulsar
+
+from connectors.index import Index
+from connectors.mongo_lookup import MongoLookup
+from connectors.mongo_reader import MongoReader
+from connectors.pulsar import connect, disconnect, partition_topics
+from connectors.pulsar_consumers import PulsarConsumers, Turns
+from connectors.pulsar_source import PulsarSource
+from flows.apply import Applier
+from flows.index import AcknowledgePlaces, build_flow
+from flows.steps import Steps
+from flows.sync import run_flow
+from models.embedders import Embedder
+from syncline.assemble import (
+    NOTHING_HELD,
+    connect_mongo,
+    describe,
+    make_chunker,
+    make_recipe,
+    make_scope,
+)
+from syncline.control import Control
+from syncline.errors import Misconfigured, Stopped, Unavailable
+from syncline.retry import keep_trying
+from syncline.settings import Configuration
+from syncline.telemetry import Telemetry
+from syncline.worker import lag_seconds
+from transforms.map import check_rule
+
+
+class IndexWorker:
+    """Runs the flow from the configured topic into `index` in a thread of its own.
+
+    `uri` is that of the MongoDB from which documents are read that are too large for a message;
+    if it is empty, they fail. Errors end up in `control.error`. A stop lets the flow finish what
+    it is writing and acknowledge it.
+    """
+
+    def __init__(
+        self,
+        config: Configuration,
+        uri: str,
+        index: Index,
+        embedder: Embedder,
+        *,
+        turns: Turns | None = None,
+    ) -> None:
+        for name, rule in config.mapping.items():
+            check_rule(name, rule)
+        self.config = config
+        self.index = index
+        self.embedder = embedder
+        self.chunker = make_chunker(config, embedder)
+        self.control = Control()
+        self.telemetry = Telemetry()
+        self.scope = make_scope(config)
+        self.steps = Steps(config.rule, self.chunker, index, self.control)
+        self._mongo = connect_mongo(uri) if uri else None
+        self._turns = turns
+        self._consumers: PulsarConsumers | None = None
+        self._thread = threading.Thread(target=self._run, name="syncline-index", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread; what can be wrong shows in `control`."""
+        self._thread.start()
+
+    def join(self, seconds: float) -> bool:
+        """Wait for the flow to end; False if it has not."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the flow's thread runs."""
+        return self._thread.is_alive()
+
+    def applier(self) -> Applier:
+        """An apply step over this index; repair uses one beside the flow's own."""
+        return Applier(
+            self.index,
+            self.embedder,
+            self.steps.prepare,
+            control=self.control,
+            telemetry=self.telemetry,
+        )
+
+    def _run(self) -> None:
+        try:
+            topics = self._topics()
+            recipe = make_recipe(self.embedder, self.chunker)
+            keep_trying(lambda: self.index.open(recipe), self.control)
+            keep_trying(lambda: self.index.feed_from_topic(len(topics)), self.control)
+            self._flow(topics)
+        except Stopped:
+            pass
+        except BaseException as error:  # handed to the entry point, which raises it
+            self.control.fail(error)
+        finally:
+            if self._mongo is not None:
+                self._mongo.close()
+
+    def _topics(self) -> tuple[str, ...]:
+        part = self.config.pulsar
+        client = self._connect()
+        try:
+            find = partial(partition_topics, client, part.topic, part.partitions)
+            return keep_trying(find, self.control)
+        finally:
+            disconnect(client)
+
+    def _flow(self, topics: tuple[str, ...]) -> None:
+        part = self.config.pulsar
+        consumers = self._consumers = PulsarConsumers(
+            self._connect,
+            topics,
+            part.subscription,
+            self.control,
+            replica=part.replica,
+            replicas=part.replicas,
+            turns=self._turns,
+        )
+        acknowledge = AcknowledgePlaces(
+            self.index,
+            consumers,
+            self.control,
+            tombstone_seconds=self.config.flow.tombstone_seconds,
+        )
+        source = PulsarSource(consumers, acknowledge=acknowledge, control=self.control)
+        reader = MongoReader(self._mongo, self.scope) if self._mongo is not None else None
+        lookup = MongoLookup(reader, self.control)
+        flow = build_flow(source, lookup, self.steps, self.applier(), self.control)
+        try:
+            run_flow(flow, epoch_milliseconds=self.config.flow.epoch_milliseconds)
+        finally:
+            consumers.close()
+
+    def _connect(self) -> pulsar.Client:
+        part = self.config.pulsar
+        return connect(
+            part.url,
+            token=part.token.get_secret_value() or None,
+            tls_ca_file=part.tls_ca_file,
+            tls_certificate_file=part.tls_certificate_file,
+            tls_key_file=part.tls_key_file,
+        )
+
+    # --- what it tells --------------------------------------------------------------------
+
+    def status(self) -> Mapping[str, Any]:
+        """The body of `/v1/status`."""
+        held = self._held()
+        control = self.control
+        pending = max(0, control.pending)
+        return {
+            "state": control.state,
+            **held,
+            "embedded_total": self.telemetry.embedded_total,
+            "skipped_total": self.telemetry.skipped_total,
+            "pending": pending,
+            "lag_seconds": lag_seconds(held["watermark"], settled=False),
+            "waiting_for": dict(control.waiting),
+        }
+
+    def _held(self) -> Mapping[str, Any]:
+        """What the index holds; nothing while it does not answer or has not been opened."""
+        try:
+            return {**describe(self.index), "partitions": self._partitions()}
+        except (Unavailable, Misconfigured):
+            if not self.control.waiting and self.control.state != "starting":
+                raise
+        return {**NOTHING_HELD, "partitions": []}
+
+    def _partitions(self) -> list[Mapping[str, Any]]:
+        """Of each partition, how far the index is, and whether it is this process that reads it."""
+        consumers = self._consumers
+        if consumers is None:
+            return []
+        active = set(consumers.active)
+        marks = self.index.marks()
+        return [
+            {
+                "partition": k,
+                "active": k in active,
+                "watermark": str(marks[k].watermark) if k in marks and marks[k].watermark else None,
+            }
+            for k in range(len(consumers.topics))
+        ]
+
+    def ready(self) -> tuple[bool, Mapping[str, str]]:
+        """Whether changes flow, and if not, what is waited for."""
+        waiting = dict(self.control.waiting)
+        if self.control.error is not None:
+            waiting["flow"] = str(self.control.error)
+        elif self.control.state == "starting":
+            waiting.setdefault("flow", "starting")
+        return not waiting, waiting
