@@ -20,21 +20,27 @@ from connectors.pulsar_source import Places
 from flows.acknowledge import Flushes, Sweeper
 from flows.apply import Applier
 from flows.steps import Steps
-from flows.sync import add_steps, contained
+from flows.sync import Preparation, add_steps, contained
 from models.records import Change, Failed, Item, Mark, Share, Timestamp
 from syncline.control import Control
 from syncline.retry import keep_trying
 
 
 def build_flow(
-    source: Source[Arriving], lookup: MongoLookup, steps: Steps, applier: Applier, control: Control
+    source: Source[Arriving],
+    lookup: MongoLookup,
+    steps: Steps,
+    applier: Applier,
+    control: Control,
+    *,
+    preparation: Preparation | None = None,
 ) -> Dataflow:
     """The graph. Nothing is opened before it runs."""
     flow = Dataflow("index")
     arrived = op.input("pulsar", flow, source)
     found = op.flat_map_batch("look_up", arrived, contained(lookup.resolve, control))
     mapped = op.flat_map_batch("map", found, contained(partial(_map, steps), control))
-    add_steps(mapped, steps, applier, control)
+    add_steps(mapped, steps, applier, control, preparation)
     return flow
 
 

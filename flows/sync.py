@@ -26,22 +26,40 @@ _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
 
+Preparation = Callable[[list[Item]], list[Item]]
+"""Cleans and chunks a batch elsewhere, in one step (see `flows.parallel`)."""
+
+
 def build_flow(
-    source: Source[Change], steps: Steps, applier: Applier, control: Control
+    source: Source[Change],
+    steps: Steps,
+    applier: Applier,
+    control: Control,
+    *,
+    preparation: Preparation | None = None,
 ) -> Dataflow:
     """The graph. Nothing is opened before it runs."""
     flow = Dataflow("sync")
     changes = op.input("mongo", flow, source)
     mapped = op.flat_map_batch("map", changes, contained(steps.map, control))
-    add_steps(mapped, steps, applier, control)
+    add_steps(mapped, steps, applier, control, preparation)
     return flow
 
 
-def add_steps(mapped: Stream[Item], steps: Steps, applier: Applier, control: Control) -> None:
+def add_steps(
+    mapped: Stream[Item],
+    steps: Steps,
+    applier: Applier,
+    control: Control,
+    preparation: Preparation | None,
+) -> None:
     """What follows the mapping, in every flow that ends in an index."""
     marked = op.flat_map_batch("skip_unchanged", mapped, contained(steps.skip_unchanged, control))
-    cleaned = op.flat_map_batch("clean", marked, contained(steps.clean, control))
-    chunked = op.flat_map_batch("chunk", cleaned, contained(steps.chunk, control))
+    if preparation is None:
+        cleaned = op.flat_map_batch("clean", marked, contained(steps.clean, control))
+        chunked = op.flat_map_batch("chunk", cleaned, contained(steps.chunk, control))
+    else:
+        chunked = op.flat_map_batch("clean_and_chunk", marked, contained(preparation, control))
     op.output("apply", chunked, ApplySink(applier, control))
 
 

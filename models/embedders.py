@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.loading import DEFAULT_MODEL, load_model
+from models.tokenizing import WORDS
 from syncline.errors import Misconfigured, Rejected, Unavailable
 
 if TYPE_CHECKING:
@@ -108,6 +109,10 @@ class SentenceTransformerEmbedder:
             raise Misconfigured(f"batch_tokens = {batch_tokens}", "set it to 1 or more")
         loaded = load_model(name, device=device, dtype=dtype)
         return cls(loaded.model, name=loaded.name, batch_tokens=batch_tokens or loaded.batch_tokens)
+
+    def tokenizer_text(self) -> str | None:
+        """See `models.tokenizing.Portable`."""
+        return None if self._fast is None else str(self._fast.to_str())
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """See `Embedder`."""
@@ -204,6 +209,10 @@ class HashEmbedder:
         self.name = f"hash-{dimension}"
         self.dimension = dimension
         self.max_tokens = max_tokens
+
+    def tokenizer_text(self) -> str:
+        """See `models.tokenizing.Portable`."""
+        return WORDS
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """See `Embedder`."""

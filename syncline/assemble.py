@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from models.embedders import Embedder
 from models.ids import digest
 from models.points import CODEC_VERSION
 from models.records import Recipe
+from syncline.control import Control
 from syncline.errors import Misconfigured
 from syncline.settings import Configuration
 from transforms.chunk import Chunker
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from pymongo import MongoClient
 
     from connectors.mongo import MongoScope
+    from flows.sync import Preparation
 
 
 UNIX = "unix://"
@@ -75,6 +78,30 @@ def make_chunker(config: Configuration, embedder: Embedder) -> Chunker:
             f"set it to at most {embedder.max_tokens}, or leave it out",
         )
     return Chunker(embedder, wanted or embedder.max_tokens)
+
+
+@contextlib.contextmanager
+def preparation(
+    config: Configuration, embedder: Embedder, chunker: Chunker, control: Control
+) -> Iterator[Preparation | None]:
+    """Cleaning and chunking in `flow.processes` processes; None where the flow does it itself."""
+    if not config.flow.processes:
+        yield None
+        return
+    from flows.parallel import ParallelPreparation
+    from models.tokenizing import portable_text
+
+    parallel = ParallelPreparation(
+        chunker,
+        portable_text(embedder),
+        config.chunker.max_tokens or embedder.max_tokens,
+        processes=config.flow.processes,
+        control=control,
+    )
+    try:
+        yield parallel.clean_and_chunk
+    finally:
+        parallel.close()
 
 
 def make_recipe(embedder: Embedder, chunker: Chunker) -> Recipe:

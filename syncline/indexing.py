@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Mapping
 from functools import partial
@@ -27,6 +28,7 @@ from syncline.assemble import (
     make_chunker,
     make_recipe,
     make_scope,
+    preparation,
 )
 from syncline.control import Control
 from syncline.errors import Misconfigured, Stopped, Unavailable
@@ -137,11 +139,12 @@ class IndexWorker:
         source = PulsarSource(consumers, acknowledge=acknowledge, control=self.control)
         reader = MongoReader(self._mongo, self.scope) if self._mongo is not None else None
         lookup = MongoLookup(reader, self.control)
-        flow = build_flow(source, lookup, self.steps, self.applier(), self.control)
-        try:
+        prepared = preparation(self.config, self.embedder, self.chunker, self.control)
+        with contextlib.closing(consumers), prepared as prepare:
+            flow = build_flow(
+                source, lookup, self.steps, self.applier(), self.control, preparation=prepare
+            )
             run_flow(flow, epoch_milliseconds=self.config.flow.epoch_milliseconds)
-        finally:
-            consumers.close()
 
     def _connect(self) -> pulsar.Client:
         part = self.config.pulsar

@@ -22,6 +22,7 @@ from syncline.assemble import (
     make_chunker,
     make_recipe,
     make_scope,
+    preparation,
     scope_fingerprint,
 )
 from syncline.control import Control
@@ -86,8 +87,11 @@ class Worker:
             recipe = make_recipe(self.embedder, self.chunker)
             keep_trying(lambda: self.index.open(recipe), self.control)
             keep_trying(self.index.feed_directly, self.control)
-            flow = build_flow(self._source(), self.steps, self.applier(), self.control)
-            run_flow(flow, epoch_milliseconds=self.config.flow.epoch_milliseconds)
+            with preparation(self.config, self.embedder, self.chunker, self.control) as prepare:
+                flow = build_flow(
+                    self._source(), self.steps, self.applier(), self.control, preparation=prepare
+                )
+                run_flow(flow, epoch_milliseconds=self.config.flow.epoch_milliseconds)
         except Stopped:
             pass
         except BaseException as error:  # handed to the entry point, which raises it

@@ -332,3 +332,15 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().split(")")[-1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_several_processes_clean_and_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `flow.processes` the index is the same: `verify --deep`, done in place, agrees."""
+    monkeypatch.setenv(*next(iter(HASH.items())))
+    monkeypatch.setenv("SYNCLINE_FLOW_PROCESSES", "2")
+    with running(tmp_path) as facts, Running(facts, tmp_path) as app:
+        app.db["notes"].insert_many([{"_id": n, "text": paragraphs(9 * n)} for n in range(40)])
+        app.db["notes"].insert_one({"_id": "page", "text": "<p>a heron</p>" * 900})
+        app.settle()
+        report = app.http.verify(deep=True, repair=False)
+        assert report["in_sync"] and report["documents"] == 42, report
