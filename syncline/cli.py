@@ -259,11 +259,12 @@ def demo(
         Path | None,
         typer.Option("--data-dir", help="Keep the data here. Default: a temporary directory."),
     ] = None,
+    with_pulsar: WithPulsar = False,
 ) -> None:
     """A guided tour that ends by itself: load, edit, delete, search, verify."""
     from syncline.demo import run
 
-    raise typer.Exit(run(data_dir))
+    raise typer.Exit(run(data_dir, *(["--with-pulsar"] if with_pulsar else [])))
 
 
 @app.command()

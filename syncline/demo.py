@@ -36,12 +36,12 @@ class _Step(NamedTuple):
     is_seen: Callable[[], bool]
 
 
-def run(data_dir: Path | None) -> int:
-    """Run the tour; the exit code: 0 if the index was in sync at its end."""
+def run(data_dir: Path | None, *options: str) -> int:
+    """Run the tour through `syncline up <options>`; 0 if the index was in sync at its end."""
     with contextlib.ExitStack() as stack:
         directory = data_dir or Path(stack.enter_context(_scratch()))
         show.out.print(Rule("Syncline: a guided tour"))
-        facts = stack.enter_context(running(directory))
+        facts = stack.enter_context(running(directory, *options))
         client = stack.enter_context(Client(facts["http"], timeout_seconds=60))
         mongo: MongoClient[dict[str, Any]] = stack.enter_context(MongoClient(facts["mongo"]))
         database = mongo["syncline"]
