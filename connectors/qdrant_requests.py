@@ -74,10 +74,11 @@ def to_upserts(writes: Sequence[Conditional]) -> Iterator[list[qdrant.UpdateOper
     flat = [(point, write) for write in writes for point in write.points]
     for batch in batches([point for point, _ in flat]):
         taken, flat = flat[: len(batch)], flat[len(batch) :]
-        operations = []
+        operations: list[qdrant.UpdateOperation] = []
         for _, group in groupby(taken, key=lambda placed: id(placed[1])):
-            points, (write, *_) = zip(*group, strict=True)
-            operations.append(_upsert(write._replace(points=points)))
+            placed = [*group]
+            points = [point for point, _ in placed]
+            operations.append(_upsert(placed[0][1]._replace(points=points)))
         yield operations
 
 

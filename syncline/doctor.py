@@ -21,11 +21,10 @@ def examine(load: Callable[[], Configuration]) -> list[dict[str, Any]]:
 
     found.append(_check("settings", settled))
     if settings:
-        for name, probe in (
-            ("model", _model),
-            ("mongodb", _mongo),
-            ("qdrant", _qdrant),
-        ):
+        probes = [("model", _model), ("mongodb", _mongo), ("qdrant", _qdrant)]
+        if settings[0].pulsar.url:
+            probes.append(("pulsar", _pulsar))
+        for name, probe in probes:
             found.append(_check(name, lambda probe=probe: probe(settings[0])))  # type: ignore[misc]
     return found
 
@@ -76,3 +75,10 @@ def _qdrant(config: Configuration) -> str:
     finally:
         index.store.close()
     return f"index of {recipe.model}" if recipe else "no index yet; it will be built"
+
+
+def _pulsar(config: Configuration) -> str:
+    from syncline.capture import find_partitions
+
+    topics = find_partitions(config.pulsar)
+    return f"{len(topics)} partitions of {config.pulsar.topic}"

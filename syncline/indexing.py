@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import pulsar
@@ -13,7 +12,8 @@ import pulsar
 from connectors.index import Index
 from connectors.mongo_lookup import MongoLookup
 from connectors.mongo_reader import MongoReader
-from connectors.pulsar import connect, disconnect, partition_topics
+from connectors.pulsar import connect
+from connectors.pulsar_admin import Backlog
 from connectors.pulsar_consumers import PulsarConsumers, Turns
 from connectors.pulsar_source import PulsarSource
 from flows.apply import Applier
@@ -30,6 +30,7 @@ from syncline.assemble import (
     make_scope,
     preparation,
 )
+from syncline.capture import find_partitions
 from syncline.control import Control
 from syncline.errors import Misconfigured, Stopped, Unavailable
 from syncline.retry import keep_trying
@@ -69,6 +70,7 @@ class IndexWorker:
         self._mongo = connect_mongo(uri) if uri else None
         self._turns = turns
         self._consumers: PulsarConsumers | None = None
+        self._backlog: Backlog | None = None
         self._thread = threading.Thread(target=self._run, name="syncline-index", daemon=True)
 
     def start(self) -> None:
@@ -97,10 +99,12 @@ class IndexWorker:
 
     def _run(self) -> None:
         try:
-            topics = self._topics()
+            # Looks at the credentials too: the client takes a refused token for an outage.
+            topics = keep_trying(lambda: find_partitions(self.config.pulsar), self.control)
             recipe = make_recipe(self.embedder, self.chunker)
             keep_trying(lambda: self.index.open(recipe), self.control)
             keep_trying(lambda: self.index.feed_from_topic(len(topics)), self.control)
+            self._backlog = self._make_backlog(topics)
             self._flow(topics)
         except Stopped:
             pass
@@ -109,15 +113,9 @@ class IndexWorker:
         finally:
             if self._mongo is not None:
                 self._mongo.close()
-
-    def _topics(self) -> tuple[str, ...]:
-        part = self.config.pulsar
-        client = self._connect()
-        try:
-            find = partial(partition_topics, client, part.topic, part.partitions)
-            return keep_trying(find, self.control)
-        finally:
-            disconnect(client)
+            backlog, self._backlog = self._backlog, None
+            if backlog is not None:
+                backlog.close()
 
     def _flow(self, topics: tuple[str, ...]) -> None:
         part = self.config.pulsar
@@ -146,6 +144,18 @@ class IndexWorker:
             )
             run_flow(flow, epoch_milliseconds=self.config.flow.epoch_milliseconds)
 
+    def _make_backlog(self, topics: tuple[str, ...]) -> Backlog | None:
+        part = self.config.pulsar
+        if not part.admin_url:
+            return None
+        return Backlog(
+            part.admin_url,
+            topics,
+            part.subscription,
+            token=part.token.get_secret_value() or None,
+            ca_file=part.tls_ca_file,
+        )
+
     def _connect(self) -> pulsar.Client:
         part = self.config.pulsar
         return connect(
@@ -169,6 +179,7 @@ class IndexWorker:
             "embedded_total": self.telemetry.embedded_total,
             "skipped_total": self.telemetry.skipped_total,
             "pending": pending,
+            "backlog": self._backlog.messages() if self._backlog else None,
             "lag_seconds": lag_seconds(held["watermark"], settled=False),
             "waiting_for": dict(control.waiting),
         }

@@ -123,6 +123,7 @@ class Telemetry:
         values = {
             "lag_seconds": facts.get("lag_seconds"),
             "pending_changes": facts.get("pending"),
+            "backlog_messages": facts.get("backlog"),
             "watermark_seconds": int(watermark.split(".")[0]) if watermark else None,
             "ready": not facts.get("waiting_for"),
             "chunks": facts.get("chunks"),
@@ -139,6 +140,7 @@ _PUBLISH_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 
 _GAUGES = {
     "lag_seconds": "How far the index, or what is published, is behind the database",
     "pending_changes": "Changes received and not yet acknowledged",
+    "backlog_messages": "Messages that the broker has still to deliver; NaN if unknown",
     "watermark_seconds": "Cluster time up to which index or topic reflect the database",
     "chunks": "Chunk points of the index",
     "ready": "1 while searches are answered and changes flow",

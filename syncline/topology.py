@@ -125,6 +125,7 @@ class Topology:
             **held,
             **totals,
             "pending": pending,
+            "backlog": next((s["backlog"] for s in statuses.values() if "backlog" in s), None),
             "lag_seconds": lag_seconds(
                 held["watermark"], settled=pending == 0 and state == "streaming"
             ),

@@ -23,7 +23,7 @@ from syncline.settings import Configuration
 from tests.brokers import PARTITIONS, WAIT_SECONDS, Broker
 from tests.pipeline import ANYTHING, DIMENSION, MAX_TOKENS
 
-QUICK = Turns(stand_by=0.5, hold=2.0, leave=1.0)
+QUICK = Turns(stand_by=0.5, hold=2.0, leave=2.0)
 
 
 class Publisher:
@@ -32,7 +32,13 @@ class Publisher:
     def __init__(self, broker: Broker, topics: Sequence[str]) -> None:
         self._client = broker.connect()
         self._producers = [
-            self._client.create_producer(topic, batching_enabled=True, block_if_queue_full=True)
+            self._client.create_producer(
+                topic,
+                block_if_queue_full=True,
+                # As capture does it: a batch for each message.
+                batching_enabled=True,
+                batching_max_allowed_size_in_bytes=1,
+            )
             for topic in topics
         ]
 
@@ -123,7 +129,12 @@ class Replica(IndexWorker):
                 raise self.control.error
             return False
 
-        wait_for(holds, seconds)
+        try:
+            wait_for(holds, seconds)
+        except AssertionError as error:
+            control = self.control
+            told = f"received {control.received}, pending {control.pending}, {control.waiting}"
+            raise AssertionError(f"{error}: {told}, active {self.active}") from error
 
     def wait_until_idle(self, received: int) -> None:
         """Wait until so many changes were received, and all are acknowledged."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from syncline.runtime import claim
+from tests.brokers import Refusing
 
 
 def syncline(*words: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -38,6 +39,11 @@ def syncline(*words: str, cwd: Path, **variables: str) -> subprocess.CompletedPr
         (["up", "--config", "none.toml"], {}, "none.toml"),
         (["sync"], {}, "qdrant.url"),
         (["serve"], {}, "qdrant.url"),
+        (["capture", "--http-port", "0"], {}, "Apache Pulsar"),
+        (["index", "--http-port", "0"], {}, "Apache Pulsar"),
+        (["index", "--http-port", "0"], {"SYNCLINE_PULSAR_URL": "pulsar://h:1"}, "qdrant.url"),
+        (["capture"], {"SYNCLINE_PULSAR_URL": "http://h:1"}, "pulsar.url"),
+        (["capture"], {"SYNCLINE_PULSAR_TOPIC": "short"}, "pulsar.topic"),
         (["verify", "--data-dir", "nothing"], {}, "nothing"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -91,6 +97,22 @@ def test_a_second_up_is_refused(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert f"in use by process {os.getpid()}" in done.stderr
     assert "remedy" in done.stderr
+
+
+def test_a_refused_token_ends_capture_at_once(tmp_path: Path) -> None:
+    """One clear error, exit code 2, and the token is not in it: no storm of tries."""
+    with Refusing() as broker:
+        done = syncline(
+            *("capture", "--http-port", "0"),
+            cwd=tmp_path,
+            SYNCLINE_PULSAR_URL=broker.url,
+            SYNCLINE_PULSAR_TOKEN="sesame-secret",
+        )
+        tries = broker.connections
+    assert done.returncode == 2, done.stderr
+    assert "token" in done.stderr and "remedy" in done.stderr
+    assert "sesame" not in done.stderr + done.stdout
+    assert tries <= 2
 
 
 def test_a_password_is_never_shown(tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_corruption_on_disk_is_found_and_repaired(synced: Synced) -> None:
     index, keys = synced.pipeline.index, [key_of("notes", number) for number in range(6)]
     entries = index.entries(keys)
     index.delete([entry_id(keys[0]), entries[keys[1]].chunks[2]])
-    index.put_metadata(entries[keys[2]].chunks[:1], {"tag": "y"})
+    index.put_metadata(entries[keys[2]].chunks[:1], {"tag": "y"}, entries[keys[2]].version)
     index.store.set_payload(entries[keys[3]].chunks[:1], {"page_content": "altered"})
     embedded = synced.pipeline.telemetry.embedded_total
     report = synced.verify(deep=True, repairing=True, settle_seconds=1)

@@ -7,8 +7,8 @@ import pytest
 from connectors.index import Index
 from connectors.memory import MemoryStore
 from flows import acknowledge
-from flows.acknowledge import Acknowledge
-from models.records import Cursor, Position, Timestamp, Version
+from flows.acknowledge import Acknowledge, Sweeper
+from models.records import Cursor, Floor, Position, Share, Timestamp, Version
 from syncline.control import Control
 
 START = Version(5, 0)
@@ -82,3 +82,38 @@ def test_no_watermark_stands_beside_a_snapshot_that_runs(store: MemoryStore) -> 
     kept = index.position()
     assert kept is not None
     assert (kept.cursors, kept.watermark, kept.token) == ((), Timestamp(7, 1), "t7")
+
+
+def test_shares_are_swept_each_by_its_own_watermark(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All in one go, then not again before its time."""
+    index = Index(store)
+    swept: list[tuple[Share, Timestamp]] = []
+
+    def sweep(watermark: Timestamp, *, share: Share, **_: object) -> int:
+        swept.append((share, watermark))
+        return 0
+
+    monkeypatch.setattr(index, "sweep", sweep)
+    sweeper = Sweeper(index, tombstone_seconds=10)
+    marks = {Share(0, 3): Timestamp(7, 1), Share(2, 3): Timestamp(9, 1)}
+    assert not sweeper.sweep({})
+    assert not sweeper.sweep(marks)
+    assert swept == [*marks.items()]
+    assert not sweeper.sweep(marks)
+    assert swept == [*marks.items()]
+
+
+def test_a_sweep_that_is_cut_short_asks_to_be_called_again(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No share waits for ever behind another one's dropped collection."""
+    monkeypatch.setattr(acknowledge, "SWEEP_SECONDS", 0)
+    monkeypatch.setattr(acknowledge, "SWEEP_EVERY_SECONDS", 0)
+    index = Index(store)
+    index.put_floor(Floor(collection="notes", version=Version(5, 0)))
+    sweeper = Sweeper(index, tombstone_seconds=10)
+    assert sweeper.sweep({Share(0, 1): Timestamp(7, 1)})
+    monkeypatch.setattr(acknowledge, "SWEEP_SECONDS", 60)
+    assert not sweeper.sweep({Share(0, 1): Timestamp(7, 1)})

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
+from models.embedders import Unembeddable
 from models.ids import key_of
 from models.records import ALL_COLLECTIONS, Floor, Position, Timestamp, Version
 from syncline.control import Control
@@ -137,6 +139,22 @@ def test_a_version_that_comes_again_with_another_text_leaves_nothing_behind(
     pipeline.run(put(1, (5, 1), text=paragraphs(12)))
     assert "\n\n".join(texts(pipeline, 1)) == paragraphs(12)
     assert pipeline.index.counts().chunks == len(entry(pipeline, 1).chunks)
+
+
+def test_a_document_that_the_model_refuses_leaves_nothing_behind(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks that were stored before the model refused one go with the failure."""
+    embed = pipeline.embedder.embed_batches
+
+    def refuse_last(texts: Sequence[str]) -> Iterator[Any]:
+        yield from embed(texts[:-1])
+        raise Unembeddable([len(texts) - 1], "too long")
+
+    monkeypatch.setattr(pipeline.embedder, "embed_batches", refuse_last)
+    pipeline.run(put(1, (5, 1), text=paragraphs(30)))
+    assert entry(pipeline, 1).failure.step == "embed"
+    assert pipeline.orphans() == 0
 
 
 def test_two_documents_may_share_a_paragraph(pipeline: Pipeline) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from connectors.index import Index
 from connectors.memory import MemoryStore
+from connectors.store import Stored
 from models.records import Mark, Position, Share, Timestamp, Version
 
 POSITION = Position(scope="s", start=Version(5, 0), token="t", watermark=Timestamp(7, 1))
@@ -100,6 +103,11 @@ def test_a_search_reads_the_watermark_in_one_call(
     index.watermark()
     calls: list[object] = []
     retrieve = index.store.retrieve
-    monkeypatch.setattr(index.store, "retrieve", lambda ids: (calls.append(ids), retrieve(ids))[1])
+
+    def counted(ids: Sequence[str]) -> list[Stored]:
+        calls.append(ids)
+        return retrieve(ids)
+
+    monkeypatch.setattr(index.store, "retrieve", counted)
     assert index.watermark() == Timestamp(9, 0)
     assert len(calls) == 1

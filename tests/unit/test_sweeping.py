@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from models.ids import key_of, partition_of
@@ -103,13 +105,9 @@ def test_a_sweep_cut_short_goes_on_where_it_was(
     mine = {n for n in range(30) if partition_of(key_of("notes", n), OF) == 2}
     removed = 0
     for _ in range(10):
-        once = iter((True, True, False))
-        removed += pipeline.index.sweep(
-            Timestamp(7, 0),
-            share=Share(2, OF),
-            keep_seconds=100,
-            more=lambda o=once: next(o, False),
-        )
+        more = partial(next, iter((True, True)), False)
+        share = Share(2, OF)
+        removed += pipeline.index.sweep(Timestamp(7, 0), share=share, keep_seconds=100, more=more)
     assert removed == len(mine)
     assert left(pipeline) == {*range(30)} - mine
 
