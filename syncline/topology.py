@@ -56,6 +56,9 @@ def up_with_pulsar(
             "SYNCLINE_QDRANT_URL": store,
             "SYNCLINE_HTTP_PORT": "0",
             "SYNCLINE_HTTP_HOST": "127.0.0.1",
+            # Threads that wait for each other by spinning take the cores from those that embed in
+            # the next process: two at once became ten times slower.
+            "OMP_WAIT_POLICY": "PASSIVE",
         }
         if config_file is not None:
             environment["SYNCLINE_CONFIG"] = str(config_file.resolve())
