@@ -24,8 +24,10 @@ from transforms.text import plain_blocks
 
 ROUNDS = 40
 PARAGRAPHS = 120
-POLL_SECONDS = 0.01
-"""Between two looks: more than a look takes, so that most of the time nobody looks."""
+POLL_SECONDS = 0.02
+"""Between two looks. A look takes some 6 ms of one core, and of the interpreter's lock in the
+process that it looks at: looking without a pause would measure the looking. Half of it is waited
+in vain, on average."""
 FIRST_LOOK = 0.8
 """The first look comes after this part of the shortest wait that was enough for such a write so
 far: mostly too soon, so that writes seldom count as slower than they were."""

@@ -85,15 +85,20 @@ class Feed:
 
     def watermark(self) -> Timestamp | None:
         """The cluster time up to which the index reflects the database, None while unknown: the
-        position's, or the least of all partitions."""
+        position's, or the least of all partitions, once all are past every floor."""
         found, marks = self._feed()
         if "feed" not in found:
             position = _position(found)
             return position.watermark if position else None
         if len(marks) < self._partitions:
             return None
-        reached = [mark.watermark for mark in marks.values()]
-        return min(filter(None, reached)) if all(reached) else None
+        reached = [mark.watermark for mark in marks.values() if mark.watermark]
+        if len(reached) < len(marks) or len({mark.generation for mark in marks.values()}) > 1:
+            return None
+        # A floor holds for all partitions from the moment that one of them brings it: until the
+        # others are past it too, the index stands at no one time.
+        least = min(reached)
+        return None if self._store.count(points.floors_after(least)) else least
 
     def _feed(self) -> tuple[dict[str, Payload], dict[int, Mark]]:
         while True:

@@ -22,8 +22,9 @@ from syncline.control import Control
 
 __all__ = ["INBOX_BYTES", "Arrival", "Arriving", "PulsarConsumers", "Turns"]
 
-INBOX_BYTES = 64_000_000
-"""A dozen of the largest messages, or some ten thousand usual ones."""
+INBOX_BYTES = 16_000_000
+"""Three of the largest messages, or some thousands of usual ones. As messages: decoded, small
+documents take about eight times as much memory."""
 CLOSE_SECONDS = OPERATION_SECONDS + 1.0
 """How long the reading threads are waited for. One may be subscribing, which nothing interrupts,
 and a process that ends meanwhile is aborted by the client's own threads."""

@@ -40,8 +40,14 @@ RECEIVE_MILLISECONDS = 100
 """How soon the thread notices a stop or a lost connection."""
 RETRY_SECONDS = 0.5
 """Beside the client's own tries within each of ours."""
+STUCK_SECONDS = 3.0
+"""Capture sends a heartbeat every second. After a longer silence a plain topic is looked at: Pulsar
+Lite may forget to send what is there until something else is published."""
 HEARD_SECONDS = 10.0
 """A partition of a Failover subscription counts as active so long after its last message."""
+
+_Entry = tuple[int, int]
+"""Where a message stands in its topic: ledger, entry."""
 
 Arriving = Upsert | Reference | Delete | Floor | Failed
 """What a message says that is to be written. A message that cannot be read is a `Failed`."""
@@ -125,6 +131,8 @@ class Lane:
         self._lock = threading.Lock()
         self._consumer: pulsar.Consumer | None = None
         self._heard_at = -HEARD_SECONDS
+        self._looked_at = 0.0
+        self._stood: tuple[_Entry, _Entry | None] | None = None
         self._taken = 0
         self._asked_at = 0.0
         self._received: pulsar.MessageId | None = None
@@ -206,7 +214,7 @@ class Lane:
             self._health.back(self.part.number)
 
     def _read(self, consumer: pulsar.Consumer) -> None:
-        began = time.monotonic()
+        began = self._looked_at = time.monotonic()
         while not self.closing.is_set():
             message = _receive(consumer)
             if message is not None:
@@ -215,6 +223,8 @@ class Lane:
             elif not consumer.is_connected():
                 # The client would connect again by itself, but after up to a minute.
                 self._health.away(self.part.number, "NotConnected")
+                return
+            elif self._is_stuck(consumer):
                 return
             if self.part.guest and time.monotonic() > began + self._turns.hold:
                 self._finish()
@@ -226,6 +236,18 @@ class Lane:
         if self.part.exclusive and self._taken % (PLAIN_QUEUE // 2) == 0:
             self.closing.wait(max(0.0, self._asked_at + PLAIN_PAUSE_SECONDS - time.monotonic()))
             self._asked_at = time.monotonic()
+
+    def _is_stuck(self, consumer: pulsar.Consumer) -> bool:
+        """Whether the topic holds something that has not come; to subscribe again brings it, unless
+        it was acknowledged before."""
+        if not self.part.exclusive or time.monotonic() < self._looked_at + STUCK_SECONDS:
+            return False
+        self._looked_at = time.monotonic()
+        with translated():
+            newest = _entry(consumer.get_last_message_id())
+        received = self._received and _entry(self._received)
+        before, self._stood = self._stood, (newest, received)
+        return (received is None or received < newest) and before != self._stood
 
     def _finish(self) -> None:
         """Let what was read be acknowledged, so that it need not be done again elsewhere."""
@@ -239,9 +261,14 @@ class Lane:
         content = _content(message, raw, self.part.topic)
         if not isinstance(content, Floor | Heartbeat):
             self._control.count_received(1)
-        self._heard_at, self._received = time.monotonic(), id_
+        self._heard_at = self._looked_at = time.monotonic()
+        self._received = id_
         size = REFERENCE_BYTES if isinstance(content, Reference) else len(raw)
         self._inbox.put(Arrival(self.part.number, id_, content), size)
+
+
+def _entry(id_: pulsar.MessageId) -> _Entry:
+    return id_.ledger_id(), id_.entry_id()
 
 
 def _receive(consumer: pulsar.Consumer) -> pulsar.Message | None:

@@ -60,7 +60,10 @@ def key_of(collection: str, bson_id: Any) -> Key:
 
 def public_id(key: Key) -> str:
     """`_id` as users see it: a plain string for a string, else relaxed Extended JSON."""
-    value = json.loads(key.id)
+    try:
+        value = json.loads(key.id)
+    except ValueError:  # never ours; but no entry may be impossible to show
+        return key.id
     return value if isinstance(value, str) and _is_text(value) else key.id
 
 

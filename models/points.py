@@ -222,6 +222,12 @@ def not_newer_than(version: Version) -> Either:
     return _before("version", version, inclusive=True)
 
 
+def floors_after(watermark: Timestamp) -> All:
+    """Floors that the watermark has not passed."""
+    passed = not_newer_than(Version(*watermark, n=2**31))
+    return of_kind("floor", Not(condition=passed))
+
+
 def written_before(version: Version) -> Either:
     """The chunk was last written by a strictly older change."""
     return _before("written", version, inclusive=False)

@@ -14,6 +14,7 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.errors import BSONError, InvalidBSON
 from bson.timestamp import Timestamp as BsonTimestamp
 
+from models.ids import decode_id
 from models.records import Delete, Floor, Key, Record, Timestamp, Upsert, Version
 from syncline.errors import Rejected
 
@@ -138,6 +139,7 @@ def _message(operation: str, body: Mapping[str, Any]) -> Message:
     if operation == "f":
         return Floor(collection=collection, version=version)
     key = Key(collection, _field(body, "id", str))
+    decode_id(key.id)  # what cannot be read back must not get into the index
     if operation == "d":
         return Delete(key=key, version=version)
     snapshot = body.get("s") is True

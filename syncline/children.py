@@ -208,5 +208,7 @@ class Children(Generic[_Kept]):
                 died = [child.keep_alive() for child in self.all]
                 if any(died):
                     self._on_death()
+            except OSError as error:  # of too many files, a full disk, ...: it may pass
+                _log.warning("process_not_started", reason=str(error))
             except SynclineError as error:
                 self.error = error

@@ -136,9 +136,10 @@ class Replica(IndexWorker):
             told = f"received {control.received}, pending {control.pending}, {control.waiting}"
             raise AssertionError(f"{error}: {told}, active {self.active}") from error
 
-    def wait_until_idle(self, received: int) -> None:
-        """Wait until so many changes were received, and all are acknowledged."""
-        self.wait_for(lambda: self.control.received >= received and not self.control.pending)
+    def wait_for_contents(self, expected: Contents) -> None:
+        """Wait until the index holds exactly this, and all that was received is acknowledged."""
+        store = self.index.store
+        self.wait_for(lambda: contents(store) == expected and not self.control.pending)
 
     def stop(self, seconds: float = 10.0) -> None:
         """Stop it in order."""

@@ -37,7 +37,8 @@ def main() -> int:
             child.wait(TERMINATE_SECONDS)
         except subprocess.TimeoutExpired:
             child.kill()
-    return abs(child.wait())
+    code = child.wait()
+    return code if code >= 0 else 128 - code  # as shells tell of a signal
 
 
 if __name__ == "__main__":

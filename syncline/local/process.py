@@ -38,6 +38,8 @@ class LocalProcess:
         self._lock = lock
         self._pid_file = log.with_suffix(".pid")
         self._pid_file.unlink(missing_ok=True)
+        if log.exists():  # the last words of the run before are the reason for this one
+            log.replace(log.with_suffix(".log.1"))
         with log.open("wb") as output:
             # A session of its own: Ctrl-C in the terminal is for us, who then stop it in order.
             self._guard = subprocess.Popen(
@@ -69,7 +71,7 @@ class LocalProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """With which status it ended, or the number of the signal; None while it runs."""
+        """With which status it ended, 128 more than the number of a signal; None while it runs."""
         return self._guard.poll()
 
     def ask_to_stop(self) -> None:

@@ -200,7 +200,7 @@ def test_a_replica_stalls_in_the_middle_of_an_apply(
     config = configure(broker, topic)
     with Publisher(broker, topics) as publisher, indexing(config, stalling) as one:
         publisher.send(*FIRST)
-        one.wait_until_idle(len(FIRST))
+        one.wait_for_contents(direct(FIRST))
         stalling.arm(writes)
         try:
             publisher.send(*SECOND)
