@@ -86,7 +86,9 @@ def _rate(scratch: Path, documents: int, replicas: int) -> float:
             "SYNCLINE_EMBEDDER_MODEL": MODEL,
             "SYNCLINE_HTTP_PORT": "0",
         }
-        with Children([Child("capture", ["capture"], environment, scratch / "c")]) as capture:
+        with Children(
+            [Child("capture", lambda: ["capture"], environment, scratch / "c")]
+        ) as capture:
             _until(lambda: _has_published(capture.all[0].status()))
         with Children([*_replicas(environment, scratch, replicas)]):
             started = _until(lambda: _indexed(index) >= FIRST * documents)
@@ -98,7 +100,9 @@ def _rate(scratch: Path, documents: int, replicas: int) -> float:
 def _replicas(environment: dict[str, str], scratch: Path, replicas: int) -> Iterator[Child]:
     for n in range(replicas):
         place = {"SYNCLINE_PULSAR_REPLICA": str(n), "SYNCLINE_PULSAR_REPLICAS": str(replicas)}
-        yield Child(f"index-{n}", ["index"], {**environment, **place}, scratch / f"index-{n}")
+        yield Child(
+            f"index-{n}", lambda: ["index"], {**environment, **place}, scratch / f"index-{n}"
+        )
 
 
 def _has_published(status: Mapping[str, Any]) -> bool:

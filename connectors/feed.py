@@ -7,13 +7,13 @@ must be. It outranks a position, so there is no moment at which a watermark is t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from connectors.store import Conditional, Point, Store
 from models import points
 from models.ids import single_id
 from models.points import OWN, Payload
-from models.records import Mark, Position, Share, Timestamp
+from models.records import Advance, Mark, Position, Timestamp
 
 
 class Feed:
@@ -59,24 +59,16 @@ class Feed:
         gone = _mark_ids(range(partitions, before))
         self._store.delete([single_id("position"), *gone])
 
-    def put_marks(self, marks: Sequence[Mark]) -> None:
+    def put_marks(self, advances: Sequence[Advance]) -> list[int]:
         """Say how far partitions are: all that the marks are behind must have been written before.
 
-        A mark that is further already stays, so a flow that lags or has stalled takes none back.
+        A mark that is further already stays, so a flow that lags or has stalled takes none back;
+        and no mark is put across a gap. Returns the partitions that have one: what stood in the
+        topic between their mark and this one never came into this index.
         """
-        self._store.upsert_conditionally(
-            [
-                Conditional(
-                    [Point(_mark_id(mark.partition), points.mark_payload(mark))],
-                    points.not_beyond(mark),
-                )
-                for mark in marks
-            ]
-        )
-
-    def put_mark(self, share: Share, generation: int, watermark: Timestamp | None) -> None:
-        """As `put_marks`, for one partition."""
-        self.put_marks([Mark(**share._asdict(), generation=generation, watermark=watermark)])
+        self._store.upsert_conditionally([_guarded(advance) for advance in advances])
+        marks = self.marks()
+        return [a.mark.partition for a in advances if not _stands(a.mark, marks)]
 
     def marks(self) -> dict[int, Mark]:
         """The marks there are, by partition; none where no topic feeds the index."""
@@ -121,6 +113,24 @@ class Feed:
             kind = stored.payload[OWN]["kind"]
             found[stored.id if kind == "mark" else kind] = dict(stored.payload)
         return found
+
+
+def _guarded(advance: Advance) -> Conditional:
+    mark = advance.mark
+    point = Point(_mark_id(mark.partition), points.mark_payload(mark))
+    if advance.begins:
+        return Conditional([point], points.not_beyond(mark))
+    return Conditional([point], points.continues(advance), insert=False)
+
+
+def _stands(mark: Mark, marks: Mapping[int, Mark]) -> bool:
+    """Whether this mark was put, or one that is further."""
+    found = marks.get(mark.partition)
+    if found is None or found.generation != mark.generation:
+        return found is not None and found.generation > mark.generation
+    return mark.watermark is None or (
+        found.watermark is not None and found.watermark >= mark.watermark
+    )
 
 
 def _position(found: dict[str, Payload]) -> Position | None:

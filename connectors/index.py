@@ -74,7 +74,7 @@ class Index:
         self.hidden_below, self.put_floor = ledger.hidden_below, ledger.put_floor
         self.position, self.put_position = feed.position, feed.put_position
         self.feed_directly, self.feed_from_topic = feed.feed_directly, feed.feed_from_topic
-        self.put_mark, self.put_marks, self.marks = feed.put_mark, feed.put_marks, feed.marks
+        self.put_marks, self.marks = feed.put_marks, feed.marks
         self.watermark = feed.watermark
         self.sweep = sweeping.sweep
 

@@ -182,7 +182,8 @@ class _Partition(StatefulSourcePartition[Change, None]):
         self._control.begin()
         if not begin.fresh:
             return []
-        return [Floor(collection=ALL_COLLECTIONS, version=begin.position.start)]
+        start, generation = begin.position.start, begin.position.generation
+        return [Floor(collection=ALL_COLLECTIONS, version=start, generation=generation)]
 
     def _happened(self, progress: Progress, happening: Happening) -> None:
         progress.happened(happening)

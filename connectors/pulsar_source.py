@@ -16,10 +16,12 @@ import pulsar
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
 from connectors.pulsar_consumers import Arrival, Arriving, PulsarConsumers
-from models.records import Floor
+from models.records import Advance, Floor, Mark, Timestamp
 from models.wire import Heartbeat
 from syncline.control import Control
 from syncline.errors import Misconfigured, Stopped
+
+_BEGIN = Timestamp(0, 0)
 
 EPOCHS_TO_STOP = 2
 """What was emitted before the first `snapshot()` of a stop is written at the second."""
@@ -35,10 +37,11 @@ class Limits(NamedTuple):
 
 
 class Place(NamedTuple):
-    """How far one partition is written: up to this message, and this heartbeat before it."""
+    """How far one partition is written: up to this message, and the mark to put then, if a
+    heartbeat or the begin of a generation came."""
 
     id: pulsar.MessageId
-    heartbeat: Heartbeat | None
+    advance: Advance | None = None
 
 
 Places = Mapping[int, Place]
@@ -146,11 +149,18 @@ class _Partition(StatefulSourcePartition[Arriving, None]):
 
     def _note(self, arrival: Arrival) -> None:
         content, before = arrival.content, self._places.get(arrival.partition)
-        heartbeat = before.heartbeat if before else None
+        advance = before.advance if before else None
         if isinstance(content, Heartbeat):
             self._check(content)
-            heartbeat = content
-        self._places[arrival.partition] = Place(arrival.id, heartbeat)
+            advance = _advanced(advance, arrival.partition, content)
+        elif isinstance(content, Floor) and content.generation:
+            advance = self._begun(arrival.partition, content.generation)
+        self._places[arrival.partition] = Place(arrival.id, advance)
+
+    def _begun(self, partition: int, generation: int) -> Advance:
+        of = len(self._consumers.topics)
+        mark = Mark(partition=partition, of=of, generation=generation, watermark=None)
+        return Advance(mark, begins=True)
 
     def _check(self, heartbeat: Heartbeat) -> None:
         read = len(self._consumers.topics)
@@ -193,3 +203,24 @@ class _Partition(StatefulSourcePartition[Arriving, None]):
         """End the reading threads."""
         self._consumers.close()
         self._control.ended()
+
+
+def _advanced(before: Advance | None, partition: int, heartbeat: Heartbeat) -> Advance:
+    """What came so far, and this heartbeat: as one, if nothing is missing between them.
+
+    Something is, rightly, where another process read the partition meanwhile.
+    """
+    mark = Mark(
+        partition=partition,
+        of=heartbeat.partitions,
+        generation=heartbeat.generation,
+        watermark=heartbeat.watermark,
+    )
+    if before is None or before.mark.generation != mark.generation:
+        return Advance(mark, heartbeat.after)
+    reached = before.mark.watermark or _BEGIN
+    if (mark.watermark or _BEGIN) < reached:
+        return before  # it came before already
+    if (heartbeat.after or _BEGIN) <= reached:
+        return before._replace(mark=mark)
+    return Advance(mark, heartbeat.after)

@@ -6,6 +6,7 @@ writes it, as it does in the direct flow.
 
 from __future__ import annotations
 
+import time
 from functools import partial
 
 import bytewax.operators as op
@@ -16,7 +17,7 @@ from connectors.pulsar_position import PositionTopic
 from connectors.pulsar_publisher import Publisher
 from connectors.pulsar_sink import PulsarSink
 from flows.sync import contained
-from models.records import Change, Position
+from models.records import Change, Position, Timestamp, Version
 from models.wire import Heartbeat
 from syncline.control import Control
 from syncline.retry import keep_trying
@@ -37,17 +38,28 @@ def build_flow(source: Source[Change], publisher: Publisher, control: Control) -
 class PublishedPosition:
     """Owns the position of capture: what stands behind it has been confirmed by the broker."""
 
-    def __init__(self, publisher: Publisher, topic: PositionTopic, control: Control) -> None:
+    def __init__(
+        self,
+        publisher: Publisher,
+        topic: PositionTopic,
+        control: Control,
+        *,
+        snapshot: bool = False,
+    ) -> None:
+        """`snapshot`: begin with everything, as if the position were of another scope."""
+        self._snapshot = snapshot
         self._publisher = publisher
         self._topic = topic
         self._control = control
         self.newest: Position | None = None
 
-    def load(self) -> Position | None:
-        """Where to go on; None for the first time. Raises `Unavailable`."""
+    def load(self) -> Position:
+        """Where to go on. Raises `Unavailable`."""
         self.newest = self._topic.load()
         if self.newest is not None:
             self._publisher.begin(self.newest)
+        if self.newest is None or self._snapshot:
+            return _before_a_snapshot(self.newest)
         return self.newest
 
     def acknowledge(self, position: Position) -> bool:
@@ -58,6 +70,7 @@ class PublishedPosition:
         """
         heartbeat = Heartbeat(
             generation=position.generation,
+            after=self._after(position),
             watermark=position.watermark,
             partitions=self._publisher.partitions,
         )
@@ -66,3 +79,21 @@ class PublishedPosition:
             keep_trying(partial(self._topic.put, position), self._control)
             self.newest = position
         return True
+
+    def _after(self, position: Position) -> Timestamp | None:
+        """The watermark of the heartbeat before: it was published before its position was kept."""
+        same = self.newest is not None and self.newest.generation == position.generation
+        return self.newest.watermark if same and self.newest else None
+
+
+def _before_a_snapshot(newest: Position | None) -> Position:
+    """A position from which everything is read again, as a newer generation than any before.
+
+    In milliseconds of the wall clock, so that generations rise also where the topic that keeps the
+    position is lost.
+    """
+    generation = int(time.time() * 1000)
+    if newest is None:
+        return Position(generation=generation, scope="", start=Version(0, 0))
+    generation = max(generation, newest.generation)
+    return newest.model_copy(update={"generation": generation, "scope": ""})

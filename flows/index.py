@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import partial
 
 import bytewax.operators as op
+import structlog
 from bytewax.dataflow import Dataflow
 from bytewax.inputs import Source
 
@@ -21,9 +22,17 @@ from flows.acknowledge import Flushes, Sweeper
 from flows.apply import Applier
 from flows.steps import Steps
 from flows.sync import Preparation, add_steps, contained
-from models.records import Change, Failed, Item, Mark, Share, Timestamp
+from models.records import Advance, Change, Failed, Item, Share, Timestamp
 from syncline.control import Control
 from syncline.retry import keep_trying
+
+_log = structlog.get_logger(__name__)
+
+SNAPSHOT = "snapshot"
+"""What an index waits for into which some messages never came: it is new or restored, and the
+subscription is older, or the broker has let them go."""
+_GAP = "messages that this index never got are missing"
+_GAP_REMEDY = "publish everything once more: syncline capture --snapshot"
 
 
 def build_flow(
@@ -65,6 +74,7 @@ class AcknowledgePlaces:
         self._flushes = Flushes(index.store, control)
         self._sweeper = Sweeper(index, tombstone_seconds=tombstone_seconds)
         self._marked: Places = {}
+        self._gaps: set[int] = set()
         self._flushed: Places = {}
 
     def __call__(self, places: Places) -> bool:
@@ -86,16 +96,26 @@ class AcknowledgePlaces:
         whole = self._index.watermark()
         return {
             Share(m.partition, m.of): min(m.watermark, whole)
-            for m in _marks(self._flushed)
+            for m in (advance.mark for advance in _advances(self._flushed))
             if m.watermark and whole
         }
 
     def _mark(self, places: Places) -> None:
-        before = _marks(self._marked)
-        new = [mark for mark in _marks(places) if mark not in before]
+        before = _advances(self._marked)
+        new = [advance for advance in _advances(places) if advance not in before]
         if new:
-            self._index.put_marks(new)
+            self._gaps -= {advance.mark.partition for advance in new}
+            self._gaps |= set(self._index.put_marks(new))
+            self._show_gaps()
         self._marked = places
+
+    def _show_gaps(self) -> None:
+        """What comes is written all the same; but the index does not count as in line."""
+        gaps = sorted(self._gaps)
+        if not gaps:
+            self._control.available(SNAPSHOT)
+        elif self._control.unavailable(SNAPSHOT, f"{_GAP} in partitions {gaps}; {_GAP_REMEDY}"):
+            _log.error("messages_missing", partitions=gaps, remedy=_GAP_REMEDY)
 
     def _flush(self, places: Places) -> None:
         self._flushes.flush()
@@ -104,15 +124,6 @@ class AcknowledgePlaces:
         self._flushed = places
 
 
-def _marks(places: Places) -> list[Mark]:
-    """How far each partition is from which a heartbeat came."""
-    return [
-        Mark(
-            partition=partition,
-            of=place.heartbeat.partitions,
-            generation=place.heartbeat.generation,
-            watermark=place.heartbeat.watermark,
-        )
-        for partition, place in places.items()
-        if place.heartbeat is not None
-    ]
+def _advances(places: Places) -> list[Advance]:
+    """How far each partition is from which a heartbeat came, or the begin of a generation."""
+    return [place.advance for place in places.values() if place.advance is not None]

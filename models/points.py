@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from models.conditions import All, Condition, Either, Match, Not, Path, Range
 from models.ids import digest, key_text, public_id
 from models.records import (
+    Advance,
     ChunkPoint,
     Entry,
     Failure,
@@ -258,6 +259,17 @@ def not_beyond(mark: Mark) -> Either:
             All(conditions=(same, not_newer_than(_reached(mark)))),
         )
     )
+
+
+def continues(advance: Advance) -> All:
+    """The mark is one that this one follows without a gap, and not beyond it."""
+    mark = advance.mark
+    after = Version(*(advance.after or Timestamp(0, 0)))
+    same = (
+        Match(path=(OWN, name), values=(value,))
+        for name, value in (("of", mark.of), ("generation", mark.generation))
+    )
+    return All(conditions=(*same, Not(condition=older_than(after)), not_beyond(mark)))
 
 
 def _reached(mark: Mark) -> Version:

@@ -91,6 +91,8 @@ class Floor(Record):
 
     collection: str
     version: Version
+    generation: int = 0
+    """Of `ALL_COLLECTIONS`: the generation that begins with it."""
 
 
 Change = Upsert | Delete | Floor
@@ -238,6 +240,16 @@ class Mark(Record):
     generation: int
     watermark: Timestamp | None
     """None while a snapshot runs."""
+
+
+class Advance(NamedTuple):
+    """A mark, and what the one before it must be: else something between them is missing."""
+
+    mark: Mark
+    after: Timestamp | None = None
+    """The mark before is of the same generation, and at least here."""
+    begins: bool = False
+    """Nothing need be before it: all of its generation stands behind it."""
 
 
 class Swept(Record):

@@ -32,9 +32,14 @@ class Reference(Record):
 
 
 class Heartbeat(Record):
-    """Everything up to `watermark` stands before this message, in each of `partitions`."""
+    """Everything up to `watermark` stands before this message, in each of `partitions`.
+
+    With the heartbeat before it, whose watermark is `after`, or with the floor that began the
+    generation, it makes a chain: a reader that misses a link misses messages.
+    """
 
     generation: int
+    after: Timestamp | None = None
     watermark: Timestamp | None
     partitions: int
 
@@ -113,11 +118,13 @@ def sequence_id(version: Version) -> int | None:
 def _body(message: Message) -> dict[str, Any]:
     if isinstance(message, Heartbeat):
         watermark = BsonTimestamp(*message.watermark) if message.watermark else None
-        return {"g": message.generation, "w": watermark, "p": message.partitions}
+        after = BsonTimestamp(*message.after) if message.after else None
+        return {"g": message.generation, "a": after, "w": watermark, "p": message.partitions}
     version = message.version
     stamp = {"t": BsonTimestamp(version.seconds, version.increment), "n": version.n}
     if isinstance(message, Floor):
-        return {"c": message.collection, **stamp}
+        begun = {"g": message.generation} if message.generation else {}
+        return {"c": message.collection, **stamp, **begun}
     body = {"c": message.key.collection, "id": message.key.id, **stamp}
     if not isinstance(message, Delete) and message.snapshot:
         body["s"] = True
@@ -128,16 +135,17 @@ def _body(message: Message) -> dict[str, Any]:
 
 def _message(operation: str, body: Mapping[str, Any]) -> Message:
     if operation == "h":
-        stamp = body.get("w")
         return Heartbeat(
             generation=_field(body, "g", int),
-            watermark=None if stamp is None else Timestamp(*_stamp(body, "w")),
+            after=_time(body, "a"),
+            watermark=_time(body, "w"),
             partitions=_field(body, "p", int),
         )
     version = Version(*_stamp(body, "t"), _field(body, "n", int))
     collection = _field(body, "c", str)
     if operation == "f":
-        return Floor(collection=collection, version=version)
+        generation = _field(body, "g", int) if "g" in body else 0
+        return Floor(collection=collection, version=version, generation=generation)
     key = Key(collection, _field(body, "id", str))
     decode_id(key.id)  # what cannot be read back must not get into the index
     if operation == "d":
@@ -157,6 +165,10 @@ def _read(raw: bytes) -> dict[str, Any]:
     except InvalidBSON:
         # A UUID of a wrong length, which MongoDB stores and the codec refuses, stays binary.
         return bson.decode(raw, _LENIENT)
+
+
+def _time(body: Mapping[str, Any], name: str) -> Timestamp | None:
+    return None if body.get(name) is None else Timestamp(*_stamp(body, name))
 
 
 def _stamp(body: Mapping[str, Any], name: str) -> tuple[int, int]:

@@ -34,10 +34,10 @@ class CaptureWorker:
     """Runs the flow from `uri` to `pulsar.topic` in a thread of its own.
 
     Errors end up in `control.error`. A stop asked for there lets the flow publish what it has
-    read and keep its position.
+    read and keep its position. `snapshot`: publish every document once more first.
     """
 
-    def __init__(self, config: Configuration, uri: str) -> None:
+    def __init__(self, config: Configuration, uri: str, *, snapshot: bool = False) -> None:
         if not config.pulsar.url:
             raise Misconfigured("capture needs Pulsar, and pulsar.url is empty", "set pulsar.url")
         for name, rule in config.mapping.items():
@@ -47,6 +47,7 @@ class CaptureWorker:
         self.telemetry = Telemetry()
         self.client: MongoClient[dict[str, Any]] = connect_mongo(uri)
         self.scope = make_scope(config)
+        self._snapshot = snapshot
         self._position: PublishedPosition | None = None
         self._partitions: int | None = None
         self._thread = threading.Thread(target=self._run, name="syncline-capture", daemon=True)
@@ -90,7 +91,7 @@ class CaptureWorker:
         opened.callback(topic.close)
         opened.callback(publisher.close)
         self._partitions = publisher.partitions
-        self._position = PublishedPosition(publisher, topic, self.control)
+        self._position = PublishedPosition(publisher, topic, self.control, snapshot=self._snapshot)
         flow = build_flow(self._source(self._position), publisher, self.control)
         run_flow(flow, epoch_milliseconds=self.config.flow.epoch_milliseconds)
 

@@ -58,19 +58,19 @@ class Kept(Protocol):
 
 
 class Child:
-    """One `syncline` command, run again whenever it ends by itself."""
+    """One `syncline` command, run again whenever it ends by itself; each time as `command` says."""
 
     def __init__(
         self,
         name: str,
-        command: Sequence[str],
+        command: Callable[[], Sequence[str]],
         environment: Mapping[str, str],
         data_dir: Path,
         *,
         api_key: str = "",
     ) -> None:
         self.name = name
-        self._command = [sys.executable, "-m", "syncline", *command, "--data-dir", str(data_dir)]
+        self._command = command
         self._environment = {**os.environ, **environment}
         self._data_dir = data_dir
         self._process: LocalProcess | None = None
@@ -85,7 +85,7 @@ class Child:
         lock = lock_directory(self._data_dir, self.name)
         (self._data_dir / "run.json").unlink(missing_ok=True)
         self._process = LocalProcess(
-            self._command,
+            [sys.executable, "-m", "syncline", *self._command(), "--data-dir", str(self._data_dir)],
             log=self._data_dir / f"{self.name}.log",
             lock=lock,
             environment=self._environment,

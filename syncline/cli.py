@@ -116,14 +116,21 @@ def capture(
     config: ConfigFile = None,
     data_dir: DataDir = None,
     http_port: HttpPort = None,
+    snapshot: Annotated[
+        bool, typer.Option("--snapshot", help="Publish every document once more first.")
+    ] = False,
     log_level: LogLevel = "warning",
 ) -> None:
-    """Publish MongoDB's changes to a Pulsar topic. One runs; a second one stands by."""
+    """Publish MongoDB's changes to a Pulsar topic. One runs; a second one stands by.
+
+    --snapshot publishes every document once more: for an index that is new, or restored from a
+    backup, on a subscription that is older. Nothing unchanged is embedded again.
+    """
     from syncline.services import capture as run
 
     configure_logging(log_level)
     settings = _settings(config, data_dir, None, http_port)
-    run(settings, on_ready=_announce(show.capture_is_ready, settings))
+    run(settings, on_ready=_announce(show.capture_is_ready, settings), snapshot=snapshot)
 
 
 @app.command()

@@ -66,8 +66,8 @@ def serve(config: Configuration, *, on_ready: OnReady) -> None:
         stop.wait()
 
 
-def capture(config: Configuration, *, on_ready: OnReady) -> None:
-    """MongoDB's changes into the topic, until a signal."""
+def capture(config: Configuration, *, on_ready: OnReady, snapshot: bool = False) -> None:
+    """MongoDB's changes into the topic, until a signal; with `snapshot`, all documents first."""
     from syncline.capture import CaptureWorker
 
     need_broker(config, "capture")
@@ -76,7 +76,9 @@ def capture(config: Configuration, *, on_ready: OnReady) -> None:
         server = HttpServer(config.http.host, config.http.port)
         stack.callback(server.stop)
         uri = stack.enter_context(mongo_of(config))
-        _run_probed(stack, config, server, CaptureWorker(config, uri), stop, on_ready)
+        _run_probed(
+            stack, config, server, CaptureWorker(config, uri, snapshot=snapshot), stop, on_ready
+        )
 
 
 def index(config: Configuration, *, on_ready: OnReady) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from retriever.app import create_app
 from retriever.search import Retriever
 from syncline.assemble import describe, load_embedder, open_index
 from syncline.children import Child, Children, Kept
+from syncline.errors import Unavailable
 from syncline.lifecycle import OnReady, mongo_of, redacted, stop_on_signals
 from syncline.local.broker import Broker
 from syncline.runtime import RunFile
@@ -65,7 +66,10 @@ def up_with_pulsar(
         worker = Worker(config, uri, index, load_embedder(config))
         stack.callback(worker.client.close)
         flows = stack.enter_context(
-            Children(_flows(config, environment, replicas), on_death=partial(_forget, brokers.all))
+            Children(
+                _flows(config, environment, replicas, index),
+                on_death=partial(_forget, brokers.all),
+            )
         )
         whole = Topology(worker, brokers, flows)
         app = create_app(
@@ -149,28 +153,38 @@ def _state(statuses: Mapping[str, Mapping[str, Any]]) -> str:
     return next((state for state in order if state in found), "streaming")
 
 
-def _flows(config: Configuration, environment: Mapping[str, str], replicas: int) -> list[Child]:
-    def child(name: str, command: str, **place: str) -> Child:
+def _flows(
+    config: Configuration, environment: Mapping[str, str], replicas: int, index: Index
+) -> list[Child]:
+    def child(name: str, command: Callable[[], Sequence[str]], **place: str) -> Child:
         return Child(
             name,
-            [command],
+            command,
             {**environment, **place},
             config.local.data_dir / "processes" / name,
             api_key=config.http.api_key.get_secret_value(),
         )
 
     return [
-        child("capture", "capture"),
+        child("capture", lambda: ["capture", *(["--snapshot"] if _is_new(index) else [])]),
         *(
             child(
                 f"index-{n}",
-                "index",
+                lambda: ["index"],
                 SYNCLINE_PULSAR_REPLICA=str(n),
                 SYNCLINE_PULSAR_REPLICAS=str(replicas),
             )
             for n in range(replicas)
         ),
     ]
+
+
+def _is_new(index: Index) -> bool:
+    """Whether no topic feeds the index yet: what an older subscription has let go is not in it."""
+    try:
+        return not (index.store.exists() and index.marks())
+    except Unavailable:
+        return False
 
 
 def _brokers(config: Configuration) -> list[Broker]:

@@ -16,7 +16,7 @@ from connectors.store import Store
 from models import points
 from models.embedders import HashEmbedder
 from models.ids import partition_of
-from models.records import Entry, Floor, Key, Timestamp
+from models.records import ALL_COLLECTIONS, Entry, Floor, Key, Timestamp, Version
 from models.wire import Heartbeat, Message, encode
 from syncline.indexing import IndexWorker
 from syncline.settings import Configuration
@@ -43,6 +43,8 @@ class Publisher:
         ]
 
     def __enter__(self) -> Publisher:
+        # As capture does it first: what follows is everything.
+        self.send(Floor(collection=ALL_COLLECTIONS, version=Version(1, 0), generation=1))
         return self
 
     def __exit__(
@@ -81,9 +83,20 @@ def _ignore(result: pulsar.Result, message_id: Any) -> None:
     assert result == pulsar.Result.Ok
 
 
-def beat(seconds: int, partitions: int = PARTITIONS) -> Heartbeat:
-    """A heartbeat of the first generation."""
-    return Heartbeat(generation=1, watermark=Timestamp(seconds, 0), partitions=partitions)
+def beat(
+    seconds: int,
+    partitions: int = PARTITIONS,
+    *,
+    after: int | None = None,
+    generation: int = 1,
+) -> Heartbeat:
+    """A heartbeat behind the one with the watermark `after`, or behind the begin."""
+    return Heartbeat(
+        generation=generation,
+        after=None if after is None else Timestamp(after, 0),
+        watermark=Timestamp(seconds, 0),
+        partitions=partitions,
+    )
 
 
 def configure(broker: Broker, topic: str, *, replica: int = 0, replicas: int = 1) -> Configuration:

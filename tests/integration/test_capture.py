@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
-from connectors.pulsar_position import PositionTopic
+from connectors.pulsar_position import SUBSCRIPTION, PositionTopic
 from connectors.pulsar_publisher import Publisher
 from models.ids import key_of, partition_of
 from models.records import (
@@ -51,12 +52,12 @@ def capture(mongo: Mongo, mongo_server: LocalMongo, topic: str) -> Iterator[Star
     """Starts captures of the test's database into its topic, and ends them."""
     running: list[CaptureWorker] = []
 
-    def start(broker: Broker, **pulsar: Any) -> CaptureWorker:
+    def start(broker: Broker, *, snapshot: bool = False, **pulsar: Any) -> CaptureWorker:
         config = Configuration(
             mongo=MongoSettings(database=mongo.db.name),
             pulsar=PulsarSettings(url=broker.url, topic=topic, partitions=PARTITIONS, **pulsar),
         )
-        worker = CaptureWorker(config, mongo_server.uri)
+        worker = CaptureWorker(config, mongo_server.uri, snapshot=snapshot)
         worker.start()
         running.append(worker)
         return worker
@@ -177,7 +178,9 @@ def test_idle_heartbeats(capture: Start, broker: Broker, mongo: Mongo, topics: T
         )
     assert time.monotonic() - begun < 6.0
     for heard in first:
-        assert {(beat.generation, beat.partitions) for beat in heard} == {(1, PARTITIONS)}
+        assert {beat.partitions for beat in heard} == {PARTITIONS}
+        assert len({beat.generation for beat in heard}) == 1
+        assert all(now.after == before.watermark for before, now in pairwise(heard))
 
 
 def beats(messages: list[list[Message]]) -> list[list[Any]]:
@@ -224,6 +227,7 @@ def test_restart_of_capture(
         first = capture(broker)
         tail.wait_for(lambda found: holds(found, mongo, "c"))
         wait_for(lambda: first.control.state == "streaming" and not first.control.pending)
+        generation = first.status()["generation"]
         stop(first)
         kept = PositionTopic(broker.connect, topic)
         crashed = kept.load()
@@ -237,7 +241,48 @@ def test_restart_of_capture(
         third = capture_once(capture, broker, kept)
         expected = {key_of("c", n): 2 if 5 <= n < 40 else 1 for n in range(41)}
         tail.wait_for(lambda found: times(found) == expected)
-        assert third.status()["generation"] == 1
+        assert third.status()["generation"] == generation
+
+
+def test_a_snapshot_that_is_asked_for(
+    capture: Start, broker: Broker, mongo: Mongo, topic: str, topics: Topics
+) -> None:
+    """Everything comes once more, as a newer generation; and so when the position is lost."""
+    mongo.db["c"].insert_many([{"_id": n} for n in range(5)])
+    generations = []
+    with Tail(broker, topics) as tail:
+        for round_, snapshot in enumerate([False, True, False], start=1):
+            worker = capture(broker, snapshot=snapshot)
+            tail.wait_for(partial(came_so_often, round_))
+            wait_for(partial(is_settled, worker))
+            generations.append(worker.status()["generation"])
+            stop(worker)
+            if round_ == 2:
+                forget_position(broker, topic)
+        floors = [
+            [m for m in ms if isinstance(m, Floor) and m.generation] for ms in tail.messages()
+        ]
+    assert generations == sorted(set(generations))
+    assert [[floor.generation for floor in found] for found in floors] == [generations] * PARTITIONS
+
+
+def came_so_often(times_: int, messages: list[list[Message]]) -> bool:
+    return set(times(messages).values()) == {times_}
+
+
+def is_settled(worker: CaptureWorker) -> bool:
+    return worker.control.state == "streaming" and not worker.control.pending
+
+
+def forget_position(broker: Broker, topic: str) -> None:
+    """Let all of the topic go that keeps it."""
+    with broker.connected() as client:
+        consumer = client.subscribe(f"{topic}-position", SUBSCRIPTION)
+        consumer.acknowledge_cumulative(consumer.get_last_message_id())
+        consumer.close()
+    kept = PositionTopic(broker.connect, topic)
+    assert kept.load() is None
+    kept.close()
 
 
 def capture_once(capture: Start, broker: Broker, kept: PositionTopic) -> CaptureWorker:
@@ -338,6 +383,8 @@ def test_second_capture_waits(capture: Start, broker: Broker, mongo: Mongo, topi
     with Tail(broker, topics) as tail:
         first = capture(broker)
         tail.wait_for(lambda found: holds(found, mongo, "c"))
+        wait_for(partial(is_settled, first))
+        generation = first.status()["generation"]
         second = capture(broker)
         wait_for(lambda: "another capture" in second.ready()[1].get("pulsar", ""))
         assert first.ready()[0] and second.control.state == "waiting"
@@ -345,7 +392,7 @@ def test_second_capture_waits(capture: Start, broker: Broker, mongo: Mongo, topi
         wait_for(lambda: second.ready()[0], 40.0)
         mongo.db["c"].insert_one({"_id": 2})
         tail.wait_for(lambda found: holds(found, mongo, "c"))
-    assert second.status()["generation"] == 1
+    assert second.status()["generation"] == generation
 
 
 def test_broker_that_is_not_there(capture: Start, mongo: Mongo, own_broker: Broker) -> None:

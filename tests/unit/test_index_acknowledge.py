@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import pulsar
 import pytest
@@ -15,8 +15,7 @@ from connectors.pulsar_source import Place
 from flows import acknowledge
 from flows.index import AcknowledgePlaces
 from models.ids import key_of, partition_of
-from models.records import Floor, Share, Timestamp, Version
-from models.wire import Heartbeat
+from models.records import Advance, Floor, Mark, Share, Timestamp, Version
 from syncline.control import Control
 from tests.pipeline import Pipeline, put
 
@@ -45,12 +44,15 @@ class Written:
         self.control = Control()
         store = cast(MemoryStore, self.pipeline.store)
         monkeypatch.setattr(store, "flush", lambda: self.story.append("flush"))
-        self.acknowledge = AcknowledgePlaces(
+        self._acknowledge = AcknowledgePlaces(
             self.index,
             cast(PulsarConsumers, Broker(self.story)),
             self.control,
             tombstone_seconds=10,
         )
+
+    def acknowledge(self, places: Mapping[int, At]) -> bool:
+        return self._acknowledge({k: place.of(k) for k, place in places.items()})
 
 
 @pytest.fixture
@@ -58,13 +60,23 @@ def written(monkeypatch: pytest.MonkeyPatch) -> Written:
     return Written(monkeypatch)
 
 
-def at(entry: int, watermark: int | None = None, generation: int = 1) -> Place:
-    heartbeat = None
-    if watermark is not None:
-        heartbeat = Heartbeat(
-            generation=generation, watermark=Timestamp(watermark, 1), partitions=PARTITIONS
-        )
-    return Place(pulsar.MessageId(-1, 0, entry, -1), heartbeat)
+class At(NamedTuple):
+    """A place, in whichever partition; with a watermark, nothing is missing before it."""
+
+    entry: int
+    watermark: int | None = None
+    begins: bool = True
+
+    def of(self, partition: int) -> Place:
+        advance = None
+        if self.watermark is not None:
+            reached = Timestamp(self.watermark, 1)
+            mark = Mark(partition=partition, of=PARTITIONS, generation=1, watermark=reached)
+            advance = Advance(mark, reached, begins=self.begins)
+        return Place(pulsar.MessageId(-1, 0, self.entry, -1), advance)
+
+
+at = At
 
 
 def test_the_broker_is_told_after_a_flush(written: Written) -> None:
@@ -116,7 +128,8 @@ def test_only_its_own_share_is_swept(written: Written) -> None:
     written.pipeline.run(*documents, Floor(collection="notes", version=Version(6, 0)))
     of = {d.key: Share(partition_of(d.key, PARTITIONS), PARTITIONS) for d in documents}
     assert len(set(of.values())) == 2
-    written.index.put_mark(Share(1, PARTITIONS), 1, Timestamp(9, 1))
+    other = Mark(partition=1, of=PARTITIONS, generation=1, watermark=Timestamp(9, 1))
+    written.index.put_marks([Advance(other, begins=True)])
     written.acknowledge({0: at(1, 9)})
     left = written.index.entries(list(of))
     assert {of[key] for key in left} == {Share(1, 2)}
@@ -137,3 +150,18 @@ def test_waits_while_the_index_is_away(written: Written) -> None:
     written.acknowledge({0: at(1, 9)})
     assert written.story == ["flush", "acknowledge 0:1"]
     assert written.index.marks()[0].watermark == Timestamp(9, 1)
+
+
+def test_a_gap_is_told_until_a_new_generation_closes_it(written: Written) -> None:
+    """An index that is new on an old subscription never counts as in line; what comes is
+    acknowledged all the same."""
+    late = {0: at(7, 9, begins=False), 1: at(7, 9, begins=False)}
+    written.acknowledge(late)
+    assert "partitions [0, 1]" in written.control.waiting["snapshot"]
+    assert written.index.watermark() is None
+    assert "acknowledge 0:7" in written.story
+    written.acknowledge({**late, 0: at(8, 10)})
+    assert "partitions [1]" in written.control.waiting["snapshot"]
+    written.acknowledge({0: at(8, 10), 1: at(8, 10)})
+    assert not written.control.waiting
+    assert written.index.watermark() == Timestamp(10, 1)

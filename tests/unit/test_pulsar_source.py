@@ -12,7 +12,7 @@ from bytewax.inputs import StatefulSourcePartition
 from connectors.inbox import Inbox
 from connectors.pulsar_consumers import Arrival, Arriving, PulsarConsumers
 from connectors.pulsar_source import Limits, Places, PulsarSource
-from models.records import Floor, Timestamp, Version
+from models.records import ALL_COLLECTIONS, Advance, Floor, Mark, Timestamp, Version
 from models.wire import Heartbeat
 from syncline.control import Control
 from syncline.errors import Misconfigured, Stopped
@@ -40,8 +40,18 @@ def at(entry: int) -> pulsar.MessageId:
     return pulsar.MessageId(-1, 0, entry, -1)
 
 
-def beat(second: int, partitions: int = PARTITIONS) -> Heartbeat:
-    return Heartbeat(generation=1, watermark=Timestamp(second, 1), partitions=partitions)
+def beat(second: int, partitions: int = PARTITIONS, *, after: int | None = None) -> Heartbeat:
+    return Heartbeat(
+        generation=1,
+        after=None if after is None else Timestamp(after, 1),
+        watermark=Timestamp(second, 1),
+        partitions=partitions,
+    )
+
+
+def reached(driven: Driven, partition: int = 0) -> Timestamp | None:
+    advance = driven.places[partition].advance
+    return advance and advance.mark.watermark
 
 
 class Driven:
@@ -113,9 +123,36 @@ def test_heartbeats_are_noted_where_they_stand() -> None:
     driven.arrive(4, beat(6))
     assert len(driven.epoch()) == 2
     driven.epoch()
-    assert driven.places[0].heartbeat == beat(5)
+    assert reached(driven) == Timestamp(5, 1)
     driven.epoch()
-    assert driven.places[0].heartbeat == beat(6)
+    assert reached(driven) == Timestamp(6, 1)
+
+
+def test_what_came_without_a_gap_is_one_advance() -> None:
+    """From the begin of a generation on, or from the first heartbeat; old ones that come again
+    change nothing, and behind a gap it counts from there."""
+    driven = Driven()
+    begin = Floor(collection=ALL_COLLECTIONS, version=Version(1, 0), generation=1)
+    steps: list[tuple[Floor | Heartbeat, Advance]] = [
+        (begin, advance(None, begins=True)),
+        (beat(5, after=None), advance(5, begins=True)),
+        (beat(6, after=5), advance(6, begins=True)),
+        (beat(5, after=None), advance(6, begins=True)),
+        (beat(8, after=6), advance(8, begins=True)),
+        (beat(10, after=9), advance(10, after=9)),
+        (beat(11, after=10), advance(11, after=9)),
+    ]
+    for entry, (content, expected) in enumerate(steps):
+        driven.arrive(entry, content)
+        driven.epoch()
+        driven.epoch()
+        assert driven.places[0].advance == expected
+
+
+def advance(reached: int | None, *, after: int | None = None, begins: bool = False) -> Advance:
+    watermark = None if reached is None else Timestamp(reached, 1)
+    mark = Mark(partition=0, of=PARTITIONS, generation=1, watermark=watermark)
+    return Advance(mark, None if after is None else Timestamp(after, 1), begins)
 
 
 def test_nothing_new_is_not_acknowledged_again() -> None:

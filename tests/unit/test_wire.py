@@ -55,7 +55,14 @@ MESSAGES: list[Message] = [
     as_reference(upsert(FIELDS, snapshot=True)),
     Delete(key=key_of("c", {"a": [1]}), version=Version(2**32 - 1, 2**32 - 1, 2**31)),
     Floor(collection=ALL_COLLECTIONS, version=VERSION),
+    Floor(collection=ALL_COLLECTIONS, version=VERSION, generation=2**40),
     Heartbeat(generation=1, watermark=None, partitions=8),
+    Heartbeat(
+        generation=1,
+        after=records.Timestamp(1_700_000_000, 7),
+        watermark=records.Timestamp(1_700_000_001, 2),
+        partitions=8,
+    ),
     Heartbeat(generation=2**40, watermark=records.Timestamp(1_700_000_000, 7), partitions=8),
 ]
 
