@@ -259,11 +259,13 @@ def test_a_snapshot_that_is_asked_for(
             stop(worker)
             if round_ == 2:
                 forget_position(broker, topic)
-        floors = [
-            [m for m in ms if isinstance(m, Floor) and m.generation] for ms in tail.messages()
-        ]
+        tail.wait_for(lambda found: begun(found) == [generations] * PARTITIONS)
     assert generations == sorted(set(generations))
-    assert [[floor.generation for floor in found] for found in floors] == [generations] * PARTITIONS
+
+
+def begun(messages: list[list[Message]]) -> list[list[int]]:
+    """The generations that begin in each partition."""
+    return [[m.generation for m in ms if isinstance(m, Floor) and m.generation] for ms in messages]
 
 
 def came_so_often(times_: int, messages: list[list[Message]]) -> bool:
