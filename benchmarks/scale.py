@@ -82,6 +82,7 @@ def _rate(scratch: Path, documents: int, replicas: int) -> float:
         environment = {
             "SYNCLINE_MONGO_URI": uri,
             "SYNCLINE_PULSAR_URL": broker.url,
+            "SYNCLINE_PULSAR_PLAIN_TOPICS": "true",
             "SYNCLINE_QDRANT_URL": f"unix://{socket}",
             "SYNCLINE_EMBEDDER_MODEL": MODEL,
             "SYNCLINE_HTTP_PORT": "0",

@@ -53,6 +53,7 @@ def up_with_pulsar(
         environment = {
             "SYNCLINE_MONGO_URI": uri,
             "SYNCLINE_PULSAR_URL": config.pulsar.url or brokers.all[0].url,
+            "SYNCLINE_PULSAR_PLAIN_TOPICS": str(config.pulsar.plain_topics or bool(brokers.all)),
             "SYNCLINE_QDRANT_URL": store,
             "SYNCLINE_HTTP_PORT": "0",
             "SYNCLINE_HTTP_HOST": "127.0.0.1",
