@@ -27,7 +27,8 @@ from benchmarks.parts import configuration, local_mongo
 from connectors.index import Index
 from connectors.store_server import StoreServer
 from syncline.assemble import open_index
-from syncline.children import Child, Children
+from syncline.child import Child
+from syncline.children import Children
 from syncline.local.pulsar import start_pulsar
 
 RESULTS = Path(__file__).parent / "results"
