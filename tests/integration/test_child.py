@@ -84,7 +84,7 @@ def test_a_killed_guard_takes_its_child_along(start: Start) -> None:
     child = start("answering")
     orphan = pid(child)
     os.kill(os.getpgid(orphan), signal.SIGKILL)
-    assert eventually(child.keep_alive)
+    assert eventually(child.keep_alive, 5)
     eventually(lambda: starts_again(child, orphan), 5)
     assert not alive(orphan)
 
