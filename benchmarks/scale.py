@@ -27,7 +27,8 @@ from benchmarks.parts import configuration, local_mongo
 from connectors.index import Index
 from connectors.store_server import StoreServer
 from syncline.assemble import open_index
-from syncline.children import Child, Children
+from syncline.child import Child
+from syncline.children import Children
 from syncline.local.pulsar import start_pulsar
 
 RESULTS = Path(__file__).parent / "results"
@@ -82,6 +83,7 @@ def _rate(scratch: Path, documents: int, replicas: int) -> float:
         environment = {
             "SYNCLINE_MONGO_URI": uri,
             "SYNCLINE_PULSAR_URL": broker.url,
+            "SYNCLINE_PULSAR_PLAIN_TOPICS": "true",
             "SYNCLINE_QDRANT_URL": f"unix://{socket}",
             "SYNCLINE_EMBEDDER_MODEL": MODEL,
             "SYNCLINE_HTTP_PORT": "0",

@@ -69,11 +69,14 @@ def disconnect(client: pulsar.Client) -> None:
         client.close()
 
 
-def partition_topics(client: pulsar.Client, topic: str, partitions: int) -> tuple[str, ...]:
+def partition_topics(
+    client: pulsar.Client, topic: str, partitions: int, *, plain: bool = False
+) -> tuple[str, ...]:
     """The topics that carry the partitions, in their order.
 
-    Those of a partitioned topic if `topic` is one, whatever `partitions` says; else the plain
-    topics `<topic>-0` to `<topic>-<partitions - 1>`. Raises `Unavailable`, `Misconfigured`.
+    Those of the partitioned topic `topic`, whatever `partitions` says; `plain`: the topics
+    `<topic>-0` to `<topic>-<partitions - 1>`. Raises `Unavailable`, and `Misconfigured` if `topic`
+    is not of the kind that is asked for.
     """
     try:
         names: list[str] = client.get_topic_partitions(topic)
@@ -82,9 +85,27 @@ def partition_topics(client: pulsar.Client, topic: str, partitions: int) -> tupl
     except pulsar.PulsarException as error:
         raise translate(error) from error
     # A partitioned topic may have one partition only.
-    if len(names) > 1 or any("-partition-" in name for name in names):
-        return tuple(sorted(names, key=lambda name: int(name.rpartition("-")[2])))
-    return tuple(f"{topic}-{k}" for k in range(partitions))
+    partitioned = len(names) > 1 or any("-partition-" in name for name in names)
+    if partitioned == plain:
+        raise _partitioned(topic) if plain else _not_partitioned(topic, partitions)
+    if plain:
+        return tuple(f"{topic}-{k}" for k in range(partitions))
+    return tuple(sorted(names, key=lambda name: int(name.rpartition("-")[2])))
+
+
+def _not_partitioned(topic: str, partitions: int) -> Misconfigured:
+    return Misconfigured(
+        f"pulsar.topic = {topic} is not a partitioned topic of this broker; {partitions} "
+        "partitions (pulsar.partitions) are asked for",
+        f"pulsar-admin topics create-partitioned-topic {topic} -p {partitions}",
+    )
+
+
+def _partitioned(topic: str) -> Misconfigured:
+    return Misconfigured(
+        f"pulsar.topic = {topic} is a partitioned topic, and pulsar.plain_topics is set",
+        "leave pulsar.plain_topics out: it is for brokers that have no partitioned topics",
+    )
 
 
 def _check(url: str, ca: Path | None, certificate: Path | None, key: Path | None) -> None:

@@ -52,13 +52,14 @@ class EdgeStore:
                 self._opened = edge.EdgeShard.load(str(path))
 
     def create(self, dimension: int) -> bool:
-        if self._opened is not None:
-            self._check_dimension(dimension)
-            return False
-        with _translated(self._path):
-            self._path.mkdir(parents=True, exist_ok=True)
-            self._opened = edge.EdgeShard.create(str(self._path), to_config(dimension))
-        return True
+        with self._writing:  # several writers may open a new index at once
+            if self._opened is None:
+                with _translated(self._path):
+                    self._path.mkdir(parents=True, exist_ok=True)
+                    self._opened = edge.EdgeShard.create(str(self._path), to_config(dimension))
+                return True
+        self._check_dimension(dimension)
+        return False
 
     def exists(self) -> bool:
         return (self._path / _CONFIG).exists() or (self._path / "segments").exists()

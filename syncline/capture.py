@@ -162,6 +162,8 @@ def find_partitions(settings: PulsarSettings) -> tuple[str, ...]:
     """The topics that stand for the partitions. Raises `Unavailable`, `Misconfigured`."""
     client = connect_pulsar(settings)
     try:
-        return partition_topics(client, settings.topic, settings.partitions)
+        return partition_topics(
+            client, settings.topic, settings.partitions, plain=settings.plain_topics
+        )
     finally:
         disconnect(client)

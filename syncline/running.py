@@ -7,7 +7,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,14 @@ from syncline.errors import Unavailable
 
 
 @contextlib.contextmanager
-def running(data_dir: Path, *options: str) -> Iterator[Mapping[str, Any]]:
-    """`syncline up` as a process of its own on free ports; yields the facts of its ready line."""
-    command = [sys.executable, "-m", "syncline", "up", "--data-dir", str(data_dir)]
+def running(
+    data_dir: Path, *options: str, program: Sequence[str] = ("-m", "syncline")
+) -> Iterator[Mapping[str, Any]]:
+    """`syncline up` as a process of its own on free ports; yields the facts of its ready line.
+
+    `program` is what Python runs.
+    """
+    command = [sys.executable, *program, "up", "--data-dir", str(data_dir)]
     command += ["--mongo-port", "0", "--http-port", "0", *options]
     log = data_dir / "up.log"
     data_dir.mkdir(parents=True, exist_ok=True)

@@ -124,11 +124,12 @@ def _run_probed(
         api_key=config.http.api_key,
     )
     server.start(app)
-    worker.start()
-    stack.callback(stop_flow, worker)
     running = RunFile(config.local.data_dir, http=server.url, mongo="")
     facts = {key: running.facts[key] for key in ("http", "pid")}
+    # Around the flow: a file that is left tells of a flow that did not end in order.
     stack.enter_context(running)
+    worker.start()
+    stack.callback(stop_flow, worker)
     run_until_stopped(worker, stop, lambda: on_ready({"event": "ready", **facts}))
 
 

@@ -68,9 +68,12 @@ class PulsarSettings(Settings):
     topic: str = Field(
         "persistent://public/default/syncline", pattern=r"^persistent://[^/\s]+/[^/\s]+/[^/\s]+$"
     )
-    """A partitioned topic; if it is none, plain topics `<topic>-<n>` stand for its partitions."""
+    """A partitioned topic, which has to exist."""
+    plain_topics: bool = False
+    """Topics `<topic>-<n>` stand for the partitions: for Pulsar Lite, which has no partitioned
+    ones."""
     partitions: int = Field(8, ge=1, le=1024)
-    """How many plain topics there are, where `topic` is no partitioned one."""
+    """How many plain topics there are. A partitioned topic says by itself how many it has."""
     subscription: str = Field("syncline-index", pattern=r"^[A-Za-z0-9_.-]{1,200}$")
     """The durable subscription of the index flow: one for each index."""
     token: SecretStr = SecretStr("")

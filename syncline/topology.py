@@ -8,9 +8,8 @@ database and broker where no URL is set. It serves queries, and keeps one `captu
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,15 @@ from connectors.index import Index
 from retriever.app import create_app
 from retriever.search import Retriever
 from syncline.assemble import describe, load_embedder, open_index
-from syncline.children import Child, Children, Kept
+from syncline.child import Child
+from syncline.children import Children, Kept
 from syncline.errors import Unavailable
 from syncline.lifecycle import OnReady, mongo_of, redacted, stop_on_signals
 from syncline.local.broker import Broker
 from syncline.runtime import RunFile
 from syncline.server import HttpServer
 from syncline.settings import Configuration
+from syncline.sharing import shared
 from syncline.telemetry import Telemetry
 from syncline.verification import verify_worker
 from syncline.worker import Worker, lag_seconds
@@ -50,10 +51,11 @@ def up_with_pulsar(
         brokers = stack.enter_context(Children(_brokers(config)))
         index = open_index(config)
         stack.callback(index.store.close)
-        store = stack.enter_context(_store_of(config, index))
+        store = config.qdrant.url or stack.enter_context(shared(index.store, config.local.data_dir))
         environment = {
             "SYNCLINE_MONGO_URI": uri,
             "SYNCLINE_PULSAR_URL": config.pulsar.url or brokers.all[0].url,
+            "SYNCLINE_PULSAR_PLAIN_TOPICS": str(config.pulsar.plain_topics or bool(brokers.all)),
             "SYNCLINE_QDRANT_URL": store,
             "SYNCLINE_HTTP_PORT": "0",
             "SYNCLINE_HTTP_HOST": "127.0.0.1",
@@ -194,22 +196,3 @@ def _brokers(config: Configuration) -> list[Broker]:
 def _forget(brokers: Sequence[Broker]) -> None:
     for broker in brokers:
         broker.forget_the_dead()
-
-
-@contextlib.contextmanager
-def _store_of(config: Configuration, index: Index) -> Iterator[str]:
-    """The Qdrant server's URL, or the socket on which this process shares its own index."""
-    if config.qdrant.url:
-        yield config.qdrant.url
-        return
-    from connectors.store_server import StoreServer
-
-    # Not below the data directory: a socket's path has room for about 100 characters.
-    with tempfile.TemporaryDirectory(prefix="syncline-") as directory:
-        path = Path(directory) / "store"
-        server = StoreServer(index.store, path)
-        server.start()
-        try:
-            yield f"unix://{path}"
-        finally:
-            server.stop()

@@ -99,13 +99,16 @@ def beat(
     )
 
 
-def configure(broker: Broker, topic: str, *, replica: int = 0, replicas: int = 1) -> Configuration:
+def configure(
+    broker: Broker, topic: str, *, plain: bool = True, replica: int = 0, replicas: int = 1
+) -> Configuration:
     """One replica of an index flow from the broker's topic."""
     return Configuration.model_validate(
         {
             "pulsar": {
                 "url": broker.url,
                 "topic": topic,
+                "plain_topics": plain,
                 "partitions": PARTITIONS,
                 "replica": replica,
                 "replicas": replicas,

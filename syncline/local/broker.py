@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import structlog
+
 from syncline.children import Patience
 from syncline.errors import Misconfigured
 from syncline.local.pulsar import LocalPulsar, start_pulsar
+
+_log = structlog.get_logger(__name__)
 
 
 class Broker:
@@ -42,13 +45,12 @@ class Broker:
         """Start it again if it has ended; its port may need a moment to be free."""
         with self._lock:
             ended = self._local is not None and self._local.process.has_ended()
-            if not ended or not self._patience.may_start():
-                return False
-            self._start_again()
-            return True
+            if ended and self._patience.may_start():
+                self._start_again()
+        return False  # its clients notice by themselves
 
     def forget_the_dead(self) -> None:
-        """Let go of what a killed client held, by a restart.
+        """Let go of what a killed client held, by a restart: all others have to connect again.
 
         Pulsar Lite 0.2 frees the subscriptions of a connection that was closed, and never those
         of one that was reset, as that of a killed process mostly is. Pulsar frees both.
@@ -62,8 +64,10 @@ class Broker:
             return
         local.stop()
         self._patience.started()
-        with contextlib.suppress(Misconfigured):  # the next turn tries again
+        try:
             self._local = start_pulsar(self._data_dir, urlsplit(local.url).port or 0)
+        except (Misconfigured, OSError) as error:  # `keep_alive` tries again
+            _log.warning("broker_not_started", reason=str(error))
 
     def status(self) -> Mapping[str, Any]:
         """Its process id and address; empty while it is down."""

@@ -86,14 +86,21 @@ class LocalProcess:
 
     def stop(self) -> None:
         """Terminate it, kill it if it is slow, and wait until it is gone. Again: nothing."""
+        if self._lock.closed:
+            return
         self.ask_to_stop()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._guard.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._guard.pid, signal.SIGKILL)
-            self._guard.wait()
+        self.kill()
         self._lock.close()
+
+    def kill(self) -> None:
+        """End it and all that it started, at once, hung or not. To be followed by `stop`."""
+        # The group outlives a killed guard as long as anything is in it, and so does its number.
+        # Of one that has just gone, macOS says that it may not be killed.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._guard.pid, signal.SIGKILL)
+        self._guard.wait()
 
 
 def lock_directory(directory: Path, owner: str) -> IO[bytes]:

@@ -68,6 +68,7 @@ class Process:
         settings = {
             "PULSAR_URL": broker.url,
             "PULSAR_TOPIC": topic,
+            "PULSAR_PLAIN_TOPICS": True,
             "PULSAR_PARTITIONS": PARTITIONS,
             "PULSAR_REPLICA": replica,
             "PULSAR_REPLICAS": 2,

@@ -55,7 +55,9 @@ def capture(mongo: Mongo, mongo_server: LocalMongo, topic: str) -> Iterator[Star
     def start(broker: Broker, *, snapshot: bool = False, **pulsar: Any) -> CaptureWorker:
         config = Configuration(
             mongo=MongoSettings(database=mongo.db.name),
-            pulsar=PulsarSettings(url=broker.url, topic=topic, partitions=PARTITIONS, **pulsar),
+            pulsar=PulsarSettings(
+                url=broker.url, topic=topic, plain_topics=True, partitions=PARTITIONS, **pulsar
+            ),
         )
         worker = CaptureWorker(config, mongo_server.uri, snapshot=snapshot)
         worker.start()

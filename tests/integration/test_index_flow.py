@@ -271,7 +271,7 @@ def test_a_partitioned_topic_is_left_to_the_broker(broker: Broker, topic: str) -
     """Its partitions are subscribed to as Failover, acknowledged, and gone on with."""
     whole = f"{topic}-partition-0"
     store = MemoryStore()
-    config = configure(broker, whole)
+    config = configure(broker, whole, plain=False)
     with Publisher(broker, [whole]) as publisher:
         publisher.send(*(put(n, (5, n), text=str(n)) for n in range(30)), beat(7, partitions=1))
         with indexing(config, store) as flow:

@@ -19,24 +19,34 @@ from tests.integration.test_scenarios import HASH, Running, alive, eventually
 from tests.pipeline import paragraphs
 
 SEED = 20261123
+OPTIONS = ("--with-pulsar", "--replicas", "2")
+IMPATIENT = "from syncline import child, cli; child.HUNG_SECONDS = 6.0; cli.main()"
 
 
 @pytest.fixture
 def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
     for name, value in HASH.items():
         monkeypatch.setenv(name, value)
-    options = ("--with-pulsar", "--replicas", "2")
-    with running(tmp_path, *options) as facts, Running(facts, tmp_path) as app:
+    impatient = running(tmp_path, *OPTIONS, program=("-c", IMPATIENT))
+    with impatient as facts, Running(facts, tmp_path) as app:
         yield app
 
 
 def test_every_process_is_killed_in_turn_and_nothing_drifts(app: Running) -> None:
-    """kill -9 of capture, both replicas and the broker under a mixed workload: zero drift."""
+    """kill -9 of capture, both replicas and the broker under a mixed workload: zero drift.
+
+    Also of the broker's guard, after which the broker must not live on; and a replica that hangs,
+    which must not keep its partitions.
+    """
     workload = Workload(app.db)
     workload.start()
-    for name in ("capture", "index-0", "index-1", "broker", "capture", "index-1"):
+    for name in ("capture", "index-0", "index-1", "broker"):
         workload.do(20)
-        kill(app, name)
+        end(app, name, pid_of(app, name))
+    workload.do(20)
+    end(app, "broker", os.getpgid(pid_of(app, "broker")))
+    workload.do(20)
+    end(app, "index-1", pid_of(app, "index-1"), signal.SIGSTOP)
     workload.stop()
     app.settle(60)
     report = app.http.verify(deep=True, repair=False)
@@ -57,11 +67,12 @@ def test_status_tells_of_every_process(app: Running) -> None:
     assert all(alive(process["pid"]) for process in processes.values())
 
 
-def kill(app: Running, name: str) -> None:
-    """kill -9, and wait until another process stands in its place."""
+def end(app: Running, name: str, pid: int, how: signal.Signals = signal.SIGKILL) -> None:
+    """Send a signal to `pid`, and wait until another process stands in the place of `name`."""
     before = pid_of(app, name)
-    os.kill(before, signal.SIGKILL)
+    os.kill(pid, how)
     eventually(lambda: pid_of(app, name) not in (0, before), 60)
+    assert not alive(before)
 
 
 def pid_of(app: Running, name: str) -> int:

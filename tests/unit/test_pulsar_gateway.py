@@ -125,8 +125,24 @@ def test_partitions_of_a_partitioned_topic() -> None:
 
 @pytest.mark.parametrize("client", [Topics(TOPIC), Topics(error="TopicNotFound")])
 def test_plain_topics(client: Topics) -> None:
-    """Where the topic is no partitioned one, or does not exist, numbered topics stand for it."""
-    assert partition_topics(client, TOPIC, 2) == (f"{TOPIC}-0", f"{TOPIC}-1")
+    """Numbered topics stand for one that is not partitioned or does not exist, if it is wished."""
+    assert partition_topics(client, TOPIC, 2, plain=True) == (f"{TOPIC}-0", f"{TOPIC}-1")
+
+
+@pytest.mark.parametrize("client", [Topics(TOPIC), Topics(error="TopicNotFound")])
+def test_a_missing_partitioned_topic(client: Topics) -> None:
+    """Nothing stands for it in silence; the command that makes it is told."""
+    command = f"pulsar-admin topics create-partitioned-topic {TOPIC} -p 2"
+    with pytest.raises(Misconfigured, match=TOPIC) as refused:
+        partition_topics(client, TOPIC, 2)
+    assert command in refused.value.remedy
+    assert "2 partitions" in refused.value.problem
+
+
+def test_plain_topics_beside_a_partitioned_one() -> None:
+    """Two processes that do not agree on the kind must not pass each other by."""
+    with pytest.raises(Misconfigured, match="plain_topics"):
+        partition_topics(Topics(f"{TOPIC}-partition-0"), TOPIC, 1, plain=True)
 
 
 def test_partitions_of_a_broker_that_is_away() -> None:
