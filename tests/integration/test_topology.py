@@ -30,11 +30,12 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
         yield app
 
 
+@pytest.mark.timeout(240)
 def test_every_process_is_killed_in_turn_and_nothing_drifts(app: Running) -> None:
-    """kill -9 of capture, both replicas and the broker under a mixed workload: zero drift."""
+    """kill -9 of capture, broker and both replicas under a mixed workload: zero drift."""
     workload = Workload(app.db)
     workload.start()
-    for name in ("capture", "index-0", "index-1", "broker", "capture", "index-1"):
+    for name in ("capture", "index-0", "broker", "index-1"):
         workload.do(20)
         kill(app, name)
     workload.stop()
