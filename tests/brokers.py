@@ -23,6 +23,8 @@ from syncline.local.pulsar import LocalPulsar, start_pulsar
 
 PARTITIONS = 3
 WAIT_SECONDS = 20.0
+FORGOTTEN_SECONDS = 3.0
+"""Pulsar Lite may forget to send what is there until something else is published."""
 
 
 class Broker:
@@ -75,11 +77,22 @@ class Tail:
 
     def __init__(self, broker: Broker, topics: tuple[str, ...]) -> None:
         self._client = broker.connect()
+        self._topics = topics
         self._kept: list[dict[tuple[int, ...], Any]] = [{} for _ in topics]
+        self._subscribe()
+
+    def _subscribe(self) -> None:
+        earliest = pulsar.InitialPosition.Earliest
         self._consumers = [
-            self._client.subscribe(topic, "tail", initial_position=pulsar.InitialPosition.Earliest)
-            for topic in topics
+            self._client.subscribe(topic, "tail", initial_position=earliest)
+            for topic in self._topics
         ]
+
+    def _ask_again(self) -> None:
+        """Have everything sent once more: nothing was acknowledged."""
+        for consumer in self._consumers:
+            consumer.close()
+        self._subscribe()
 
     def __enter__(self) -> Tail:
         return self
@@ -92,12 +105,14 @@ class Tail:
     ) -> None:
         disconnect(self._client)
 
-    def poll(self) -> None:
-        """Take what has arrived."""
+    def poll(self) -> bool:
+        """Take what has arrived; whether that was anything new."""
+        before = sum(map(len, self._kept))
         for consumer, kept in zip(self._consumers, self._kept, strict=True):
             while (message := _receive(consumer)) is not None:
                 found = message.message_id()
                 kept[found.ledger_id(), found.entry_id(), found.batch_index()] = message
+        return sum(map(len, self._kept)) > before
 
     def raw(self) -> list[list[Any]]:
         """The client's messages, by partition."""
@@ -111,13 +126,18 @@ class Tail:
         self, condition: Callable[[list[list[Message]]], object], seconds: float = WAIT_SECONDS
     ) -> list[list[Message]]:
         """Poll until it holds; what there is then."""
-        deadline = time.monotonic() + seconds
+        heard = time.monotonic()
+        deadline = heard + seconds
         while True:
-            self.poll()
+            if self.poll():
+                heard = time.monotonic()
             messages = self.messages()
             if condition(messages):
                 return messages
             assert time.monotonic() < deadline, f"not within {seconds} s"
+            if time.monotonic() > heard + FORGOTTEN_SECONDS:
+                self._ask_again()
+                heard = time.monotonic()
 
 
 class Refusing:

@@ -121,6 +121,7 @@ def test_one_of_two_replicas_is_killed(
 ) -> None:
     """kill -9 in the middle of the work loses nothing: the other replica goes on with it."""
     changes = edits(1, 100, 600)
+    expected = direct(changes)
     store = MemoryStore()
     with (
         served(store, tmp_path / "s" / "store") as path,
@@ -136,7 +137,7 @@ def test_one_of_two_replicas_is_killed(
         wait_for(lambda: len(contents(store)) > 5)
         second.kill()
         publisher.send(*changes[300:], beat(10**6))
-        wait_for(lambda: contents(store) == direct(changes), 60)
+        wait_for(lambda: contents(store) == expected, 60)
         assert first.stop() == 0
 
 
@@ -233,6 +234,7 @@ def test_the_broker_is_killed_and_comes_back(
 ) -> None:
     """Twice in the middle of the work of two replicas: it is waited for, and nothing is missing."""
     changes = edits(2, 100, 900)
+    expected = direct(changes)
     store = MemoryStore()
     first, second = (configure(own_broker, topic, replica=n, replicas=2) for n in range(2))
     with indexing(first, store) as one, indexing(second, store) as other:
@@ -245,7 +247,7 @@ def test_the_broker_is_killed_and_comes_back(
                 own_broker.kill()
                 one.wait_for(lambda: one.control.waiting and other.control.waiting)
                 own_broker.restart()
-        one.wait_for(lambda: contents(store) == direct(changes), 40)
+        one.wait_for(lambda: contents(store) == expected, 40)
         wait_for(lambda: not one.control.waiting and not other.control.waiting)
 
 
@@ -265,10 +267,11 @@ def test_a_backlog_stays_with_the_broker(
             publisher.send(*(put(n, (5, n), text=str(n), raw=b"x" * size) for n in names))
         with indexing(configure(own_broker, topic), store) as flow:
             store.refuse(10**9)
+            flow.wait_for(lambda: flow.control.received)
             read = _settled(lambda: flow.control.received)
-            assert 0 < read * size < INBOX_BYTES + Limits().batch_bytes + 20 * size * PARTITIONS
+            assert read * size < INBOX_BYTES + Limits().batch_bytes + 20 * size * PARTITIONS
             store.refuse(0)
-            flow.wait_for(lambda: flow.index.counts().indexed == count)
+            flow.wait_for(lambda: flow.index.counts().indexed == count, 40)
 
 
 def _settled(count: Callable[[], int]) -> int:

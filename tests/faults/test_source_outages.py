@@ -66,7 +66,8 @@ def test_unreachable_at_start(start_server: Start, tmp_path: Path) -> None:
             start_server(data_dir=tmp_path, port=port)
             mongo.db["a"].insert_one({"_id": 1})
             reading.wait_until_settled(mongo.now())
-            assert ids(reading.of("a")) == [1]
+            # Once or twice: by the snapshot, the stream or both.
+            assert {*ids(reading.of("a"))} == {1}
 
 
 def test_stop_while_unreachable() -> None:
@@ -137,7 +138,7 @@ def test_lost_history_fails_where_asked(start_server: Start) -> None:
 def test_third_loss_without_progress(mongo: Mongo) -> None:
     """A history that is lost again and again ends the flow instead of going round for ever."""
     # Slowly, so that each beginning is acknowledged before it turns out to be lost.
-    lost = {"errorCode": 286, "blockConnection": True, "blockTimeMS": 300}
+    lost = {"errorCode": 286, "blockConnection": True, "blockTimeMS": 1000}
     with mongo.failing(["aggregate"], times=100, **lost), mongo.read() as reading:
         reading.join()
     assert isinstance(reading.control.error, PositionLost)
@@ -220,15 +221,23 @@ def test_time_went_back(mongo: Mongo, monkeypatch: pytest.MonkeyPatch) -> None:
     assert reading.written == []
 
 
+class Aborting(Reading):
+    """A flow that gives up what it has emitted, right behind its third acknowledgement."""
+
+    def _acknowledge(self, position: Position) -> bool:
+        unfinished = super()._acknowledge(position)
+        if len(self.positions) == 3:
+            self.control.abort()
+        return unfinished
+
+
 def test_aborted_flow(mongo: Mongo) -> None:
     """Once emitted changes are given up, nothing is acknowledged any more."""
     mongo.db["a"].insert_many({"_id": n} for n in range(2000))
-    with mongo.read(slow=0.002) as reading:
-        reading.wait_for(lambda: len(reading.positions) > 2)
-        reading.control.abort()
-        acknowledged = len(reading.positions)
+    with Aborting(mongo.client, mongo.scope, slow=0.002) as reading:
         reading.join()
-    assert len(reading.positions) == acknowledged
+    assert len(reading.positions) == 3
+    assert len(reading.written) < 2000
 
 
 def test_standalone_server(start_server: Start) -> None:

@@ -32,6 +32,7 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
         yield app
 
 
+@pytest.mark.timeout(240)
 def test_every_process_is_killed_in_turn_and_nothing_drifts(app: Running) -> None:
     """kill -9 of capture, both replicas and the broker under a mixed workload: zero drift.
 
