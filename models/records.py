@@ -240,14 +240,6 @@ class Mark(Record):
     """None while a snapshot runs."""
 
 
-class Swept(Record):
-    """How far one share of the documents has been swept: by collection, the floors it is done
-    with since the watermark passed them, and once more since they expired."""
-
-    passed: Mapping[str, Version] = {}
-    expired: Mapping[str, Version] = {}
-
-
 class Recipe(Record):
     """What an index is made of. Another recipe is another index."""
 
