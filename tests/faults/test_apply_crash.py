@@ -20,7 +20,7 @@ SEED = 20261124
 FLUSHED = {"at-once": 0.0, "seldom": 1e9}
 
 
-@pytest.fixture(autouse=True, params=FLUSHED.values(), ids=FLUSHED.keys())
+@pytest.fixture(autouse=True, params=[*FLUSHED.values()], ids=[*FLUSHED])
 def flushed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> float:
     """How often the position is kept: after every step, or with the first and the last only."""
     monkeypatch.setattr(acknowledge, "FLUSH_SECONDS", request.param)

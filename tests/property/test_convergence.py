@@ -44,7 +44,7 @@ PLACES = st.lists(st.integers(0, 10**6), min_size=1, max_size=6)
 """Which of the events, whatever their number."""
 FOREVER = 10**6
 """Seconds for which tombstones and floors are kept: longer than any delay, which is their limit."""
-RULES: Sequence[Mapping[str, MappingRule]] = [
+MAPPINGS: Sequence[Mapping[str, MappingRule]] = [
     {},
     {name: MappingRule(include={"tag": "x"}) for name in ("a", "b")},
 ]
@@ -69,13 +69,13 @@ class Convergence(RuleBasedStateMachine):
         self.time = 1
         self.events: list[Event] = []
         self.waiting: list[Event] = []
-        self.rules = 0
+        self.mapping = 0
         self.store = MemoryStore()
         self.start()
 
     def start(self) -> None:
         """A process, which knows nothing but what is stored."""
-        self.pipeline = Pipeline(self.store, RULES[self.rules])
+        self.pipeline = Pipeline(self.store, MAPPINGS[self.mapping])
 
     def happened(self, *events: Event) -> None:
         self.events += events
@@ -126,7 +126,7 @@ class Convergence(RuleBasedStateMachine):
     @rule()
     def change_the_filter(self) -> None:
         """Started again with another mapping: a new generation, in which all is read again."""
-        self.rules = 1 - self.rules
+        self.mapping = 1 - self.mapping
         version = self.tick()
         self.start()
         floor = Floor(collection=ALL_COLLECTIONS, version=version)
@@ -198,7 +198,7 @@ class Convergence(RuleBasedStateMachine):
             key_of(name, doc_id): (fields["text"].split(), {fields["tag"]})
             for name, documents in self.db.items()
             for doc_id, fields in documents.items()
-            if not self.rules or fields["tag"] == "x"
+            if not self.mapping or fields["tag"] == "x"
         }
         shown = {
             key: (" ".join(text for text, _, _ in told).split(), {m["tag"] for _, _, m in told})
@@ -212,5 +212,5 @@ class Convergence(RuleBasedStateMachine):
 
 TestConvergence = Convergence.TestCase
 TestConvergence.settings = settings(
-    max_examples=150, stateful_step_count=30, deadline=None, derandomize=True
+    max_examples=100, stateful_step_count=30, deadline=None, derandomize=True
 )
