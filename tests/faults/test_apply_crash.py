@@ -30,8 +30,10 @@ def flushed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def state(store: MemoryStore, start: int | None = None) -> dict[str, Any]:
-    """Every visible point once the history has run, from where the index or `start` says."""
-    return Flow(store).run(start=start).pipeline.state()
+    """Every point once the history has run, from where the index or `start` says: no orphans."""
+    pipeline = Flow(store).run(start=start).pipeline
+    assert pipeline.orphans() == 0
+    return pipeline.state()
 
 
 def test_a_crash_between_any_two_writes_changes_nothing() -> None:
