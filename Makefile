@@ -16,7 +16,7 @@ FIND_PYTHON := for candidate in $(PYTHON) python3.11 python3.12 python3 python; 
 	echo "Syncline needs Python 3.11 or 3.12 with the venv module (on Debian: python3 and python3-venv)." >&2; \
 	echo "Install one, or name it: make PYTHON=/path/to/python3.11 setup" >&2; exit 2; fi
 
-.PHONY: help setup up demo test check bench lock clean
+.PHONY: help setup up demo test check bench soak lock clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -48,6 +48,9 @@ check: $(STAMP) ## Lint, formatting, strict types and import directions
 
 bench: $(STAMP) ## Measure backfill, freshness, embedded chunks and resync
 	@$(BIN)/python -m benchmarks
+
+soak: $(STAMP) ## Kill real processes at random for half an hour, and look for drift (SOAK="--rounds 50")
+	@$(BIN)/python -m tests.soak $(SOAK)
 
 lock: ## Write constraints.txt anew: the newest versions that pyproject.toml allows
 	@scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT; \

@@ -11,7 +11,6 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple, cast
-from uuid import uuid4
 
 from connectors.feed import Feed
 from connectors.fields import MetadataFields
@@ -116,16 +115,18 @@ class Index:
 
     def _check_conditions(self) -> None:
         """A server that does not know guarded writes ignores the guard, in silence."""
-        # Ids of its own: another writer may be opening the index at the same moment.
-        kept, never_made = (Point(str(uuid4()), {OWN: {"kind": "probe"}}) for _ in range(2))
-        self.store.upsert([kept])
+        # One point for all, which stays: nobody who dies in between leaves more than that, and
+        # nobody takes away what another one, who opens the index as well, is looking at.
+        kept = Point(single_id("probe"), {OWN: {"kind": "probe"}})
         changed = kept._replace(payload={OWN: {"kind": "probe", "changed": True}})
+        never_made = kept._replace(id=single_id("probe never made"))
+        self.store.upsert([kept])
         self.store.upsert_conditionally(
             [Conditional([changed], NEVER), Conditional([never_made], NEVER, insert=False)]
         )
         found = self.store.retrieve([kept.id, never_made.id])
-        self.store.delete([kept.id, never_made.id])
         if [(stored.id, stored.payload) for stored in found] != [(kept.id, kept.payload)]:
+            self.store.delete([kept.id, never_made.id])
             raise Misconfigured(
                 "this Qdrant server ignores the condition of a write, which guards every entry",
                 "upgrade Qdrant to 1.17 or later",

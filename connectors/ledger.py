@@ -14,7 +14,7 @@ from connectors.store import Conditional, Point, Store
 from models import points
 from models.conditions import All, Condition, Either
 from models.ids import entry_id, floor_id
-from models.points import OWN
+from models.points import OWN, Swept
 from models.records import ALL_COLLECTIONS, Entry, Floor, Key, Version
 
 NEVER = Either(conditions=())
@@ -105,18 +105,19 @@ class Ledger:
         found = self._retrieve([floor_id(name) for name in set(collections)])
         return {f.collection: f.version for f in map(points.read_floor, found)}
 
-    def all_floors(self) -> list[Floor]:
-        """Every floor there is."""
-        found: list[Floor] = []
+    def all_floors(self) -> list[tuple[Floor, Mapping[str, Swept]]]:
+        """Every floor there is, and how far each share has swept below it."""
+        found: list[tuple[Floor, Mapping[str, Swept]]] = []
         after: str | None = None
         while True:
             page, after = self._store.scroll(points.of_kind("floor"), limit=1_000, after=after)
-            found += [points.read_floor(stored.payload) for stored in page]
+            found += [(points.read_floor(s.payload), points.read_swept(s.payload)) for s in page]
             if after is None:
                 return found
 
     def put_floor(self, floor: Floor) -> None:
-        """Raise a floor; an older one changes nothing."""
+        """Raise a floor; an older one changes nothing. One that comes again is swept again: what
+        lies below it may have come again too."""
         self._store.upsert_conditionally(
             [
                 Conditional(

@@ -8,6 +8,7 @@ one process at a time. Search is exact: see docs/decisions/0005-store.md.
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -47,22 +48,20 @@ class EdgeStore:
         # The engine serialises updates itself; this keeps one from meeting `close`.
         self._writing = threading.Lock()
         self._opened: edge.EdgeShard | None = None
-        if self.exists():
+        if (path / _CONFIG).exists() or (path / "segments").exists():
             with _translated(path):
                 self._opened = edge.EdgeShard.load(str(path))
 
     def create(self, dimension: int) -> bool:
-        with self._writing:  # several writers may open a new index at once
+        with self._writing, _translated(self._path):
             if self._opened is None:
-                with _translated(self._path):
-                    self._path.mkdir(parents=True, exist_ok=True)
-                    self._opened = edge.EdgeShard.create(str(self._path), to_config(dimension))
+                self._opened = _created(self._path, dimension)
                 return True
         self._check_dimension(dimension)
         return False
 
     def exists(self) -> bool:
-        return (self._path / _CONFIG).exists() or (self._path / "segments").exists()
+        return self._opened is not None
 
     def create_field_index(self, path: tuple[str, ...], field_type: FieldType) -> None:
         self._update(edge.UpdateOperation.create_field_index(json_path(path), SCHEMAS[field_type]))
@@ -182,6 +181,16 @@ class EdgeStore:
                 f" model makes {dimension}",
                 "set the model it was built with, or another data directory",
             )
+
+
+def _created(path: Path, dimension: int) -> edge.EdgeShard:
+    """Made beside `path` and moved there whole: what a crash leaves half made does not open."""
+    made = path.with_name(f".{path.name}.new")
+    shutil.rmtree(made, ignore_errors=True)
+    made.mkdir(parents=True)
+    edge.EdgeShard.create(str(made), to_config(dimension)).close()
+    made.rename(path)
+    return edge.EdgeShard.load(str(path))
 
 
 @contextmanager

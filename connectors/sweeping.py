@@ -1,22 +1,23 @@
 """Removing what is dead: entries below floors that the watermark has passed, and old tombstones.
 
-Each flow sweeps its own share of the documents, and notes in a point of its own which floors it is
-done with. A floor stands for as long as a tombstone does, since a writer that stalled may bring
-back what lies below it: then each share sweeps it once more, and the last one removes it.
+Each flow sweeps its own share of the documents, and notes at each floor that it is done with it; a
+floor that comes again, because its topic is read again, has no such notes. A floor stands for as
+long as a tombstone does, since a writer that stalled may bring back what lies below it: then each
+share sweeps it once more, and the last one removes it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from connectors.ledger import Ledger
-from connectors.store import Point, Store
+from connectors.store import Store
 from models import points
 from models.conditions import All, Condition, Match
-from models.ids import floor_id, partition_of, single_id
-from models.points import OWN
-from models.records import ALL_COLLECTIONS, WHOLE, Floor, Share, Swept, Timestamp, Version
+from models.ids import floor_id, partition_of
+from models.points import OWN, Swept
+from models.records import ALL_COLLECTIONS, WHOLE, Floor, Share, Timestamp, Version
 
 PAGE = 200
 """Entries looked at, and at most removed, by one step of a sweep."""
@@ -62,52 +63,33 @@ class Sweeping:
     def _sweep_floors(
         self, watermark: Timestamp, expired: Version, share: Share, more: Callable[[], bool]
     ) -> int:
-        floors = self._ledger.all_floors()
-        swept = self._swept(share) if floors else Swept()
-        removed = 0
-        for floor in floors:
-            is_expired = floor.version < expired
-            done = swept.expired if is_expired else swept.passed
-            is_due = floor.version[:2] <= tuple(watermark) and more()
-            if not is_due or done.get(floor.collection) == floor.version:
-                continue
-            count, is_done = self._sweep_entries(floor.collection, _below(floor), share, more)
-            removed += count
-            if is_done and self._sweep_orphans(floor, share, more):
-                swept = self._note(swept, floor, is_expired, floors, share)
-        self._remove([f for f in floors if swept.expired.get(f.collection) == f.version], share.of)
+        name, removed = _name(share.partition, share.of), 0
+        for floor, swept in self._ledger.all_floors():
+            stage: Swept = "expired" if floor.version < expired else "passed"
+            if swept.get(name) not in (stage, "expired"):
+                if floor.version[:2] > tuple(watermark) or not more():
+                    continue
+                count, is_done = self._sweep_entries(floor.collection, _below(floor), share, more)
+                removed += count
+                if not is_done or not self._sweep_orphans(floor, share, more):
+                    continue
+                swept = {**swept, name: stage}
+                self._note(floor, {name: stage})
+            if all(swept.get(_name(k, share.of)) == "expired" for k in range(share.of)):
+                self._remove(floor, name)
         return removed
 
-    def _note(
-        self, swept: Swept, floor: Floor, is_expired: bool, floors: list[Floor], share: Share
-    ) -> Swept:
-        names = {f.collection for f in floors}
-        done = {floor.collection: floor.version}
-        now = Swept(
-            passed={c: v for c, v in {**swept.passed, **done}.items() if c in names},
-            expired={
-                c: v
-                for c, v in {**swept.expired, **(done if is_expired else {})}.items()
-                if c in names
-            },
+    def _note(self, floor: Floor, swept: Mapping[str, Swept]) -> None:
+        """If it has come again meanwhile, what it says holds as well: nothing came below it."""
+        only_if = points.is_floor_at(floor.version)
+        self._store.set_payload(
+            [floor_id(floor.collection)], swept, only_if=only_if, at=(OWN, "swept")
         )
-        self._store.upsert([Point(_swept_id(share), points.single_payload("swept", now))])
-        return now
 
-    def _remove(self, floors: list[Floor], of: int) -> None:
-        """Those that every share is done with. A newer floor of the same name stays."""
-        if not floors:
-            return
-        shares = self._store.retrieve([_swept_id(Share(k, of)) for k in range(of)])
-        swept = [points.read_swept(stored.payload) for stored in shares]
-        for floor in floors:
-            if [s.expired.get(floor.collection) for s in swept] == [floor.version] * of:
-                only_if = points.not_newer_than(floor.version)
-                self._store.delete([floor_id(floor.collection)], only_if=only_if)
-
-    def _swept(self, share: Share) -> Swept:
-        found = self._store.retrieve([_swept_id(share)])
-        return points.read_swept(found[0].payload) if found else Swept()
+    def _remove(self, floor: Floor, name: str) -> None:
+        """Unless it has been raised, or has come again, since all shares were done with it."""
+        still = All(conditions=(points.is_floor_at(floor.version), points.has_swept(name)))
+        self._store.delete([floor_id(floor.collection)], only_if=still)
 
     # --- entries --------------------------------------------------------------------------
 
@@ -167,5 +149,5 @@ def _below(floor: Floor) -> _Dead:
     return _Dead(All(conditions=(points.of_kind("entry"), *conditions)), floor.version)
 
 
-def _swept_id(share: Share) -> str:
-    return single_id(f"swept/{share.of}/{share.partition}")
+def _name(partition: int, of: int) -> str:
+    return f"{partition}/{of}"

@@ -143,10 +143,12 @@ class Applier:
 
     def _complete(self, change: Change, entry: Any, merged: Set[Key]) -> Change:
         """A revision that was taken for unchanged is chunked now if its entry moved since, or if
-        its chunks cannot be taken as they are."""
+        its chunks cannot be taken as they are. So is one that comes again: whoever wrote its entry
+        may have died before it removed the chunks that the entry no longer lists."""
         if not isinstance(change, Revision) or not change.skip:
             return change
-        trusted = is_unchanged(change, entry) and change.key not in merged
+        is_new = entry is not None and change.version > entry.version
+        trusted = is_new and is_unchanged(change, entry) and change.key not in merged
         return change if trusted else self._prepare(change)
 
     def _groups(self, plans: Sequence[Plan]) -> Iterator[list[Plan]]:

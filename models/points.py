@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from models.conditions import All, Condition, Either, Match, Not, Path, Range
 from models.ids import digest, key_text, public_id
@@ -24,7 +24,6 @@ from models.records import (
     Mark,
     Position,
     Recipe,
-    Swept,
     Timestamp,
     Version,
 )
@@ -48,12 +47,14 @@ INDEXED_FIELDS: Mapping[Path, str] = {
 guards the write of a point that is named by its id needs no index, and has none: `written` of
 every chunk and `etag` of every entry would cost memory for nothing."""
 
-KINDS = ("chunk", "entry", "floor", "feed", "mark", "position", "probe", "recipe", "swept")
+KINDS = ("chunk", "entry", "floor", "feed", "mark", "position", "probe", "recipe")
 """Every kind of point that an index holds."""
 FOREIGN = Not(condition=Match(path=(OWN, "kind"), values=KINDS))
 """Points that are none of ours."""
 
 Payload = dict[str, Any]
+Swept = Literal["passed", "expired"]
+"""What a share has swept below a floor: once as the watermark passed it, and as it expired."""
 
 
 class StoredChunk(NamedTuple):
@@ -139,6 +140,7 @@ def floor_payload(floor: Floor) -> Payload:
         "kind": "floor",
         "collection": floor.collection,
         "version": floor.version._asdict(),
+        "swept": {},
     }
     return {OWN: own}
 
@@ -147,6 +149,12 @@ def read_floor(payload: Mapping[str, Any]) -> Floor:
     """Inverse of `floor_payload`."""
     own = payload[OWN]
     return Floor(collection=own["collection"], version=Version(**own["version"]))
+
+
+def read_swept(payload: Mapping[str, Any]) -> Mapping[str, Swept]:
+    """How far each share, by name, has swept below a floor since it was put."""
+    swept: Mapping[str, Swept] = payload[OWN].get("swept", {})
+    return swept
 
 
 def mark_payload(mark: Mark) -> Payload:
@@ -171,7 +179,7 @@ def read_feed(payload: Mapping[str, Any]) -> int:
     return partitions
 
 
-def single_payload(kind: str, record: Position | Recipe | Swept) -> Payload:
+def single_payload(kind: str, record: Position | Recipe) -> Payload:
     """The payload of something there is one of."""
     return {OWN: {"kind": kind, "record": record.model_dump(mode="json")}}
 
@@ -184,11 +192,6 @@ def read_position(payload: Mapping[str, Any]) -> Position:
 def read_recipe(payload: Mapping[str, Any]) -> Recipe:
     """The recipe in a point of kind `recipe`."""
     return Recipe.model_validate(payload[OWN]["record"])
-
-
-def read_swept(payload: Mapping[str, Any]) -> Swept:
-    """How far a share has been swept, in a point of kind `swept`."""
-    return Swept.model_validate(payload[OWN]["record"])
 
 
 def filter_path(field: str) -> Path:
@@ -221,6 +224,16 @@ def older_than(version: Version) -> Either:
 def not_newer_than(version: Version) -> Either:
     """The version of the floor is older or equal."""
     return _before("version", version, inclusive=True)
+
+
+def is_floor_at(version: Version) -> All:
+    """The floor is still the one of this version."""
+    return All(conditions=(not_newer_than(version), Not(condition=older_than(version))))
+
+
+def has_swept(share: str) -> Match:
+    """The share has swept once more below the floor, since it expired."""
+    return Match(path=(OWN, "swept", share), values=("expired",))
 
 
 def floors_after(watermark: Timestamp) -> All:

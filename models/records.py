@@ -252,14 +252,6 @@ class Advance(NamedTuple):
     """Nothing need be before it: all of its generation stands behind it."""
 
 
-class Swept(Record):
-    """How far one share of the documents has been swept: by collection, the floors it is done
-    with since the watermark passed them, and once more since they expired."""
-
-    passed: Mapping[str, Version] = {}
-    expired: Mapping[str, Version] = {}
-
-
 class Recipe(Record):
     """What an index is made of. Another recipe is another index."""
 

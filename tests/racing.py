@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 from connectors.index import Index
 from connectors.memory import MemoryStore
 from models.points import of_kind, read_chunk, read_entry
-from models.records import Change, Timestamp, Version
+from models.records import Change, Key, Timestamp, Version
 from syncline.rules import MappingRule
 from tests.pipeline import Pipeline
 
 Batches = Sequence[Sequence[Change] | Timestamp]
 """Changes that are applied together, or a watermark up to which is swept."""
+LOWEST = Version(0, 0)
 MARKDOWN = {"notes": MappingRule.model_validate({"content_type": "markdown"})}
 
 
@@ -57,19 +58,19 @@ class Race(NamedTuple):
         return [*self.before, *self.other, *([self.first] if self.first_is_newer else [])]
 
 
-def seen(store: MemoryStore) -> dict[str, Any]:
+def seen(store: MemoryStore, *collections: str) -> dict[Key, Any]:
     """What readers see of each document, without versions. Fails where a listed chunk is gone."""
     index = Index(store)
     chunks = {p.id: read_chunk(p.id, p.payload) for p in index.scroll(of_kind("chunk"))}
-    hidden = index.hidden_below(["notes"]).get("notes", Version(0, 0))
+    hidden = index.hidden_below(collections or ["notes"])
     documents = {}
     for stored in index.scroll(of_kind("entry")):
         entry = read_entry(stored.payload)
-        if entry.state == "deleted" or entry.version < hidden:
+        if entry.state == "deleted" or entry.version < hidden.get(entry.key.collection, LOWEST):
             continue
         assert {*entry.chunks} <= chunks.keys(), f"a hole in {entry.key} at {entry.version}"
         listed = [chunks[id_] for id_ in entry.chunks]
-        documents[str(entry.key)] = (
+        documents[entry.key] = (
             entry.state,
             entry.digest,
             [(c.text, c.headings, dict(c.metadata)) for c in listed],
@@ -85,7 +86,7 @@ def apply(pipeline: Pipeline, batches: Batches) -> None:
             pipeline.run(*batch)
 
 
-def alone(batches: Batches) -> dict[str, Any]:
+def alone(batches: Batches) -> dict[Key, Any]:
     """What one undisturbed writer makes of it."""
     memory = MemoryStore()
     apply(Pipeline(memory, MARKDOWN), batches)

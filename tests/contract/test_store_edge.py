@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -142,3 +143,37 @@ def test_closing_is_final_and_may_be_repeated(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match="no open index"):
         store.upsert_conditionally([Conditional([Point(AN_ID, {})], ALWAYS)])
     EdgeStore(tmp_path).close()
+
+
+def test_several_may_create_it_at_once(tmp_path: Path) -> None:
+    """Of threads that create the index at the same time one does, and all can use it."""
+    store, start = EdgeStore(tmp_path / "index"), threading.Barrier(4)
+
+    def create(_: int) -> bool:
+        start.wait()
+        made = store.create(8)
+        assert store.exists() and store.count(ALWAYS) == 0
+        return made
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(create, range(4))) == [False, False, False, True]
+    store.close()
+
+
+def test_a_creation_that_was_cut_short_is_begun_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is half made is never taken for an index."""
+
+    def cut_short(made: Path, target: Path) -> None:
+        for path in made.rglob("*.json"):
+            path.write_text("{")
+        raise OSError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", cut_short)
+        with pytest.raises(Misconfigured, match="killed"):
+            EdgeStore(tmp_path / "index").create(8)
+    store = EdgeStore(tmp_path / "index")
+    assert store.create(8) and store.count(ALWAYS) == 0
+    store.close()

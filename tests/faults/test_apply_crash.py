@@ -1,102 +1,91 @@
-"""A crash between any two writes of the apply step, and everything delivered again."""
+"""A crash before any write of a direct flow, and everything delivered again."""
 
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
 from connectors.memory import MemoryStore
-from models.records import Change, Floor, Version
-from tests.pipeline import Pipeline, gone, paragraphs, put
+from flows import acknowledge
+from models.ids import key_of, single_id
+from models.records import ALL_COLLECTIONS, Floor, Timestamp, Upsert, Version
+from tests.crashing import HISTORY, Flow, kills, run_until_crash
+from tests.pipeline import Pipeline
+from tests.racing import seen
+from tests.sourcing import fold
+
+SEED = 20261124
+FLUSHED = {"at-once": 0.0, "seldom": 1e9}
 
 
-class Crash(BaseException):
-    """The process is gone."""
+@pytest.fixture(autouse=True, params=[*FLUSHED.values()], ids=[*FLUSHED])
+def flushed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> float:
+    """How often the position is kept: after every step, or with the first and the last only."""
+    monkeypatch.setattr(acknowledge, "FLUSH_SECONDS", request.param)
+    monkeypatch.setattr(acknowledge, "SWEEP_EVERY_SECONDS", 0.0)
+    seconds: float = request.param
+    return seconds
 
 
-HISTORY: list[list[Change]] = [
-    [put(1, (1, 1), text=paragraphs(40)), put(2, (1, 2), text="two", tag="a")],
-    [put(1, (2, 1), text=paragraphs(40, p9="A zeppelin."), tag="b"), gone(2, (2, 2))],
-    [put(3, (3, 1), "other", text=paragraphs(10)), put(1, (3, 2), text=paragraphs(3))],
-    [Floor(collection="other", version=Version(4, 1)), put(4, (4, 2), "other", text="four")],
-    [put(1, (5, 1), text=5), put(2, (5, 2), text="two again", tag="c")],
-]
+def state(store: MemoryStore, start: int | None = None) -> dict[str, Any]:
+    """Every point once the history has run, from where the index or `start` says: no orphans."""
+    pipeline = Flow(store).run(start=start).pipeline
+    assert pipeline.orphans() == 0
+    return pipeline.state()
 
 
-def undisturbed() -> Pipeline:
-    pipeline = Pipeline()
-    for batch in HISTORY:
-        pipeline.run(*batch)
-    return pipeline
+def test_a_crash_between_any_two_writes_changes_nothing() -> None:
+    """Killed in the snapshot, in a batch, in an acknowledgement or a sweep: same end.
 
-
-def crash_after(store: MemoryStore, writes: int) -> None:
-    left = iter(range(writes))
-
-    def before(_operation: str) -> None:
-        if next(left, None) is None:
-            raise Crash
-
-    store.before_write = before
-
-
-def write_count() -> int:
-    pipeline = Pipeline()
-    operations: list[str] = []
-    pipeline.store.before_write = operations.append  # type: ignore[attr-defined]
-    for batch in HISTORY:
-        pipeline.run(*batch)
-    return len(operations)
-
-
-@pytest.mark.parametrize("writes", range(write_count()))
-def test_a_crash_between_any_two_writes_changes_nothing(writes: int) -> None:
-    """Killed after n writes and started again at the batch that was in flight: same end."""
-    pipeline = Pipeline()
-    crash_after(pipeline.store, writes)  # type: ignore[arg-type]
-    done = 0
-    try:
-        for batch in HISTORY:
-            pipeline.run(*batch)
-            done += 1
-    except Crash:
-        pass
-    assert done < len(HISTORY), "it was to crash"
-    pipeline.store.before_write = None  # type: ignore[attr-defined]
-    restarted = Pipeline(pipeline.store)
-    for batch in HISTORY[done:]:
-        restarted.run(*batch)
-    assert restarted.state() == undisturbed().state()
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_everything_delivered_twice_and_out_of_order_ends_the_same(seed: int) -> None:
-    """Shuffled and duplicated changes end where the ordered ones do.
-
-    The version that fails is left out: which good one stands behind it is not fixed.
+    The same ids, payloads and entries, position and floors. Killed before a write is killed after
+    the one before it, so that both sides of each are tried.
     """
-    chaos = random.Random(seed)
-    changes = [c for batch in HISTORY for c in batch if c.version != Version(5, 1)]
-    ordered, disturbed = Pipeline(), Pipeline()
-    ordered.run(*changes)
-    deliveries = changes * 2
-    chaos.shuffle(deliveries)
-    while deliveries:
-        size = chaos.randint(1, 4)
-        disturbed.run(*deliveries[:size])
-        deliveries = deliveries[size:]
-    assert visible(disturbed) == visible(ordered), f"seed {seed}"
+    undisturbed = state(MemoryStore())
+    for killed in kills():
+        assert state(killed.store) == undisturbed, killed.write
 
 
-def visible(pipeline: Pipeline) -> dict[str, object]:
-    """What readers see: live documents at or above their collection's floor."""
-    hidden = pipeline.index.hidden_below(["notes", "other"])
-    seen = {}
-    for payload in pipeline.state().values():
-        own = payload["syncline"]
-        if own["kind"] != "entry" or own["state"] == "deleted":
-            continue
-        if Version(**own["version"]) >= hidden.get(own["collection"], Version(0, 0)):
-            seen[own["key"]] = own
-    return seen
+def test_a_restart_that_crashes_too_changes_nothing() -> None:
+    """Killed again and again, before any write of the restarts: same end."""
+    chaos, undisturbed = random.Random(SEED), state(MemoryStore())
+    for killed in kills()[::3]:
+        for _ in range(2):
+            run_until_crash(killed.store, chaos.randrange(15, 40))
+        assert state(killed.store) == undisturbed, killed.write
+
+
+def test_a_position_that_lags_changes_nothing() -> None:
+    """Started again at an earlier step, as where a broker delivers again: same end."""
+    chaos, undisturbed = random.Random(SEED), state(MemoryStore())
+    for killed in kills()[::2]:
+        start = chaos.randrange(killed.done + 2)
+        assert state(killed.store, start) == undisturbed, (killed.write, start)
+
+
+def test_an_older_copy_of_the_index_catches_up() -> None:
+    """A backup carries its own position: same end, and what has not changed is not embedded."""
+    undisturbed = state(MemoryStore())
+    for end in range(1, len(HISTORY)):
+        restored = Flow(Flow(MemoryStore()).run(end=end).store).run()
+        assert restored.pipeline.state() == undisturbed, f"step {end}"
+    assert restored.embedded == 0, "the last step changes metadata only"
+
+
+def test_a_lost_position_embeds_nothing() -> None:
+    """All is read again by a new snapshot: the same documents, none embedded, none that is gone."""
+    store = Flow(MemoryStore()).run().store
+    changes = [change for step in HISTORY for change in step.changes]
+    now, again = Version(20, 0), Pipeline(store)
+    before, gone = seen(store), key_of("notes", 8)  # deleted while nobody looked
+    store.delete([single_id("position")])
+    pages = [
+        Upsert(key=key, version=now, fields=fields, snapshot=True)
+        for key, fields in fold(changes).items()
+        if key != gone
+    ]
+    assert again.index.resumable_position() is None
+    assert again.run(Floor(collection=ALL_COLLECTIONS, version=now), *pages) == 0
+    again.index.sweep(Timestamp(20, 1), keep_seconds=1, more=lambda: True)
+    assert seen(store) == {key: told for key, told in before.items() if key != gone}

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from connectors.memory import MemoryStore
-from models.records import Change, Floor, Timestamp, Version
+from models.records import Change, Floor, Key, Timestamp, Version
 from tests.pipeline import Pipeline, gone, paragraphs, put
 from tests.racing import MARKDOWN, Batches, Race, Stalling, alone, apply, seen, undisturbed
 
@@ -183,7 +183,7 @@ TANGLES: dict[str, tuple[Sequence[Change], Sequence[Change]]] = {
 
 
 def stalled_twice(
-    one: Sequence[Change], two: Sequence[Change], places: tuple[int, int], wanted: dict[str, Any]
+    one: Sequence[Change], two: Sequence[Change], places: tuple[int, int], wanted: dict[Key, Any]
 ) -> bool:
     """`one` stalls, then `two` stalls, `one` wakes and ends, `two` wakes and ends.
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
-import random
 import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from syncline.running import running
 from tests.integration.test_scenarios import HASH, Running, alive, eventually
-from tests.pipeline import paragraphs
+from tests.workload import Workload
 
 SEED = 20261123
 OPTIONS = ("--with-pulsar", "--replicas", "2")
@@ -39,7 +35,7 @@ def test_every_process_is_killed_in_turn_and_nothing_drifts(app: Running) -> Non
     Also of the broker's guard, after which the broker must not live on; and a replica that hangs,
     which must not keep its partitions.
     """
-    workload = Workload(app.db)
+    workload = Workload(app.db, SEED)
     workload.start()
     for name in ("capture", "index-0", "index-1", "broker"):
         workload.do(20)
@@ -80,48 +76,3 @@ def pid_of(app: Running, name: str) -> int:
     """The process id as `/v1/status` tells it; 0 while it is not ready."""
     pid: int = app.http.status()["processes"][name].get("pid", 0)
     return pid
-
-
-class Workload(threading.Thread):
-    """Inserts, edits, metadata edits, deletes and drops, in a seeded order, until stopped."""
-
-    def __init__(self, db: Any) -> None:
-        super().__init__(daemon=True)
-        self.rounds = 0
-        self._db = db
-        self._random = random.Random(SEED)
-        self._over = threading.Event()
-
-    def run(self) -> None:
-        actions: list[Callable[[], Any]] = [self._put] * 6 + [self._retag] * 3 + [self._delete]
-        for n in itertools.count():
-            if self._over.wait(0.005):
-                return
-            self._random.choice(actions)()
-            if n % 150 == 149:
-                self._db["fleeting"].drop()
-            self.rounds = n
-
-    def do(self, rounds: int) -> None:
-        """Wait until so many more are done."""
-        before = self.rounds
-        eventually(lambda: self.rounds > before + rounds)
-
-    def stop(self) -> None:
-        self._over.set()
-        self.join()
-
-    def _put(self) -> None:
-        name = self._random.choice(("notes", "notes", "fleeting"))
-        text = paragraphs(self._random.randrange(1, 40), p0=f"Edit {self._random.random()}.")
-        self._db[name].replace_one({"_id": self._id()}, {"text": text, "tag": "t0"}, upsert=True)
-
-    def _retag(self) -> None:
-        tag = f"t{self._random.randrange(5)}"
-        self._db["notes"].update_one({"_id": self._id()}, {"$set": {"tag": tag}})
-
-    def _delete(self) -> None:
-        self._db["notes"].delete_one({"_id": self._id()})
-
-    def _id(self) -> int:
-        return self._random.randrange(60)

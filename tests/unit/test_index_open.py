@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pytest
 
 from connectors.index import Index
 from connectors.memory import MemoryStore
 from connectors.store import Point
+from models.conditions import All
 from models.records import Recipe
 from syncline.errors import Misconfigured
 
@@ -58,3 +60,18 @@ def test_points_of_others_are_left_alone() -> None:
     store.upsert([Point("00000000-0000-0000-0000-000000000001", {"page_content": "theirs"})])
     with pytest.raises(Misconfigured, match="did not write"):
         Index(store).open(RECIPE)
+
+
+def test_opening_again_leaves_nothing_more() -> None:
+    """However often, and wherever it is killed, the index holds what one opening makes."""
+    store, left = MemoryStore(), iter(range(0))
+
+    def before(_operation: str) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+
+    for writes in range(20):
+        left, store.before_write = iter(range(writes)), before
+        with suppress(KeyboardInterrupt):
+            Index(store).open(RECIPE)
+    assert store.count(All(conditions=())) == len(["probe", "recipe"])

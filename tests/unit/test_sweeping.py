@@ -69,6 +69,17 @@ def test_a_floor_goes_when_it_is_old_and_all_are_done(pipeline: Pipeline) -> Non
     assert floors(pipeline) == 0
 
 
+def test_what_is_read_again_from_before_a_floor_goes_again(pipeline: Pipeline) -> None:
+    """All of a topic is delivered again, long after its drop was swept: nothing comes back."""
+    pipeline.run(DROP)
+    for seconds in (7, 107):
+        sweep(pipeline, 0, seconds, of=1)
+    assert floors(pipeline) == 0
+    pipeline.run(*[put(n, (5, n), text=f"note {n}") for n in range(30)], DROP)
+    sweep(pipeline, 0, 107, of=1)
+    assert (left(pipeline), floors(pipeline)) == (set(), 0)
+
+
 def test_what_a_stalled_writer_left_below_a_floor_goes_with_it(pipeline: Pipeline) -> None:
     """Swept once before, the share is swept again before the floor is removed."""
     pipeline.run(DROP)
