@@ -88,12 +88,17 @@ def up(
 
 
 @app.command()
-def sync(config: ConfigFile = None, log_level: LogLevel = "warning") -> None:
+def sync(
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    http_port: HttpPort = None,
+    log_level: LogLevel = "warning",
+) -> None:
     """Run the flow alone: keep a Qdrant server in line with MongoDB."""
     from syncline.services import sync as run
 
     configure_logging(log_level)
-    settings = load_settings(config)
+    settings = _settings(config, data_dir, None, http_port)
     show.starting(settings)
     run(settings, on_ready=_announce(show.sync_is_ready, settings))
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pulsar
+import structlog
 
 from connectors.index import Index
 from connectors.mongo_lookup import MongoLookup
@@ -38,6 +39,12 @@ from syncline.settings import Configuration
 from syncline.telemetry import Telemetry
 from syncline.worker import lag_seconds
 from transforms.map import check_rule
+
+
+_log = structlog.get_logger(__name__)
+
+LOOK_SECONDS = 5.0
+"""Between two looks at a MongoDB that is away; one look gives up sooner."""
 
 
 class IndexWorker:
@@ -72,6 +79,7 @@ class IndexWorker:
         self._consumers: PulsarConsumers | None = None
         self._backlog: Backlog | None = None
         self._thread = threading.Thread(target=self._run, name="syncline-index", daemon=True)
+        self._look = threading.Thread(target=self._look_at_mongo, name="syncline-look", daemon=True)
 
     def start(self) -> None:
         """Start the thread; what can be wrong shows in `control`."""
@@ -98,6 +106,7 @@ class IndexWorker:
         )
 
     def _run(self) -> None:
+        self._look.start()
         try:
             # Looks at the credentials too: the client takes a refused token for an outage.
             topics = keep_trying(lambda: find_partitions(self.config.pulsar), self.control)
@@ -111,11 +120,30 @@ class IndexWorker:
         except BaseException as error:  # handed to the entry point, which raises it
             self.control.fail(error)
         finally:
+            self.control.request_stop()
             if self._mongo is not None:
+                self._look.join(LOOK_SECONDS)
                 self._mongo.close()
             backlog, self._backlog = self._backlog, None
             if backlog is not None:
                 backlog.close()
+
+    def _look_at_mongo(self) -> None:
+        """Find out early whether references can be read, beside the flow, which needs MongoDB for
+        nothing else: while it is away, all other changes are indexed."""
+        if self._mongo is None:
+            return
+        reader = MongoReader(self._mongo, self.scope)
+        while not self.control.stop_requested:
+            try:
+                reader.cluster_time()
+                return
+            except Unavailable as error:
+                _log.warning("references_cannot_be_read_now", reason=error.reason)
+            except BaseException as error:
+                self.control.fail(error)
+                return
+            self.control.wait_stop(LOOK_SECONDS)
 
     def _flow(self, topics: tuple[str, ...]) -> None:
         part = self.config.pulsar

@@ -56,7 +56,7 @@ def up_is_ready(settings: Configuration, facts: Mapping[str, Any]) -> None:
 
 def sync_is_ready(settings: Configuration, facts: Mapping[str, Any]) -> None:
     """The flow runs."""
-    err.print(f"syncline: keeping {settings.qdrant.collection} in line (pid {facts['pid']})")
+    err.print(f"syncline: keeping {settings.qdrant.collection} in line, probes at {facts['http']}")
 
 
 def capture_is_ready(settings: Configuration, facts: Mapping[str, Any]) -> None:

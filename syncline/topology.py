@@ -23,7 +23,7 @@ from syncline.children import Child, Children, Kept
 from syncline.lifecycle import OnReady, mongo_of, redacted, stop_on_signals
 from syncline.local.broker import Broker
 from syncline.runtime import RunFile
-from syncline.server import HttpServer
+from syncline.server import bind
 from syncline.settings import Configuration
 from syncline.telemetry import Telemetry
 from syncline.verification import verify_worker
@@ -42,7 +42,7 @@ def up_with_pulsar(
     """
     stop = stop_on_signals()
     with contextlib.ExitStack() as stack:
-        server = HttpServer(config.http.host, config.http.port)
+        server = bind(config.http)
         stack.callback(server.stop)
         uri = stack.enter_context(mongo_of(config))
         # Entered before the flows, so that it ends after them: they acknowledge to it at a stop.

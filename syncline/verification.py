@@ -34,7 +34,7 @@ def verify_anywhere(
     config: Configuration, *, url: str | None, deep: bool, repair: bool
 ) -> dict[str, Any]:
     """The report, as JSON values, of the running Syncline or of the stopped index."""
-    if url or find_running(config.local.data_dir):
+    if url or _can_verify(find_running(config.local.data_dir)):
         with connect(config, url) as client, _bar() as progress, following(client, progress):
             return client.verify(deep=deep, repair=repair)
     if not config.qdrant.url and not (config.local.data_dir / "index").exists():
@@ -70,6 +70,11 @@ def verify_worker(
         settle_seconds=SETTLE_SECONDS if flowing else 0,
         stop=worker.control.wait_stop,
     )
+
+
+def _can_verify(running: dict[str, Any] | None) -> bool:
+    """Whether it compares on request: a process that only runs a flow names no database."""
+    return running is not None and bool(running["mongo"])
 
 
 @contextlib.contextmanager
