@@ -40,7 +40,6 @@ from syncline.telemetry import Telemetry
 from syncline.worker import lag_seconds
 from transforms.map import check_rule
 
-
 _log = structlog.get_logger(__name__)
 
 LOOK_SECONDS = 5.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -16,8 +16,9 @@ from models.points import OWN
 from models.records import ALL_COLLECTIONS, Delete, Floor, Timestamp, Version
 from models.wire import Message, Reference
 from syncline.errors import Misconfigured, Unavailable
+from syncline.local.mongo import LocalMongo
 from tests.brokers import PARTITIONS, Broker
-from tests.indexing import Publisher, beat, configure, contents, indexing, sweep, texts
+from tests.indexing import Publisher, Replica, beat, configure, contents, indexing, sweep, texts
 from tests.pipeline import Pipeline, gone, paragraphs, put
 from tests.servers import Mongo
 
@@ -219,6 +220,36 @@ def test_references_without_a_database(broker: Broker, topic: str, topics: tuple
     assert failed.failure is not None
     assert "mongo.uri" in failed.failure.reason
     assert texts(store) == {key_of("notes", 2): "small"}
+
+
+def test_refused_by_the_database(
+    broker: Broker, topic: str, start_server: Callable[..., LocalMongo]
+) -> None:
+    """A wrong password is told at the start, not when the first large document comes."""
+    server = start_server("--auth")
+    address = server.uri.removeprefix("mongodb://")
+    uri = f"mongodb://syncline:sesame-secret@{address}"
+    worker = Replica(configure(broker, topic), MemoryStore(), uri)
+    worker.start()
+    assert worker.join(10.0)
+    with pytest.raises(Misconfigured, match=r"mongo\.uri") as caught:
+        worker.wait_for(lambda: False)
+    assert "sesame" not in str(caught.value)
+
+
+def test_a_database_that_is_away_holds_nothing_up(
+    broker: Broker, topic: str, topics: tuple[str, ...]
+) -> None:
+    """Without any reference, a MongoDB that does not answer is not needed; the flow is ready."""
+    store = MemoryStore()
+    with (
+        Publisher(broker, topics) as publisher,
+        indexing(configure(broker, topic), store, "mongodb://127.0.0.1:1/") as flow,
+    ):
+        publisher.send(put(1, (5, 1), text="small"), beat(6))
+        flow.wait_for(lambda: flow.index.watermark() == Timestamp(6, 0))
+        assert flow.ready() == (True, {})
+    assert texts(store) == {key_of("notes", 1): "small"}
 
 
 def test_replicas_share_the_partitions(broker: Broker, topic: str, topics: tuple[str, ...]) -> None:
