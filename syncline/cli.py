@@ -226,6 +226,9 @@ def status(
 def verify(
     deep: Annotated[bool, typer.Option("--deep", help="Chunk again and compare ids.")] = False,
     repair: Annotated[bool, typer.Option("--repair", help="Fix what differs.")] = False,
+    forget: Annotated[
+        bool, typer.Option("--forget", help="Once in sync, forget messages that were unreadable.")
+    ] = False,
     config: ConfigFile = None,
     data_dir: DataDir = None,
     url: Url = None,
@@ -240,7 +243,7 @@ def verify(
 
     configure_logging()
     settings = _settings(config, data_dir, None, None)
-    report = verify_anywhere(settings, url=url, deep=deep, repair=repair)
+    report = verify_anywhere(settings, url=url, deep=deep, repair=repair, forget=forget)
     _print_json(report) if as_json else show.verified(report)
     if not report["in_sync"]:
         raise typer.Exit(1)

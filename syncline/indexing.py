@@ -29,6 +29,7 @@ from syncline.assemble import (
     make_chunker,
     make_recipe,
     make_scope,
+    mapping_fingerprint,
     preparation,
 )
 from syncline.capture import find_partitions
@@ -42,6 +43,11 @@ from transforms.map import check_rule
 
 _log = structlog.get_logger(__name__)
 
+MAPPING_CHANGED = (
+    "the mapping is not the one that the index was built with, and this flow does not read again "
+    "what it has indexed: run `syncline verify --repair` with the new mapping, which mends what "
+    "differs and ends this warning"
+)
 LOOK_SECONDS = 5.0
 """Between two looks at a MongoDB that is away; one look gives up sooner."""
 
@@ -112,6 +118,7 @@ class IndexWorker:
             recipe = make_recipe(self.embedder, self.chunker)
             keep_trying(lambda: self.index.open(recipe), self.control)
             keep_trying(lambda: self.index.feed_from_topic(len(topics)), self.control)
+            keep_trying(self._look_at_mapping, self.control)
             self._backlog = self._make_backlog(topics)
             self._flow(topics)
         except Stopped:
@@ -126,6 +133,15 @@ class IndexWorker:
             backlog, self._backlog = self._backlog, None
             if backlog is not None:
                 backlog.close()
+
+    def _look_at_mapping(self) -> None:
+        """What stands in the topic is mapped as it comes; what came before cannot be read again."""
+        self.index.put_rules(mapping_fingerprint(self.config), unless_known=True)
+        if self._mapping_changed():
+            _log.warning("mapping_changed", remedy=MAPPING_CHANGED)
+
+    def _mapping_changed(self) -> bool:
+        return self.index.rules() not in (None, mapping_fingerprint(self.config))
 
     def _look_at_mongo(self) -> None:
         """Find out early whether references can be read, beside the flow, which needs MongoDB for
@@ -214,11 +230,13 @@ class IndexWorker:
     def _held(self) -> Mapping[str, Any]:
         """What the index holds; nothing while it does not answer or has not been opened."""
         try:
-            return {**describe(self.index), "partitions": self._partitions()}
+            warnings = [MAPPING_CHANGED] if self._mapping_changed() else []
+            held = {**describe(self.index), "partitions": self._partitions()}
+            return {**held, "warnings": warnings}
         except (Unavailable, Misconfigured):
             if not self.control.waiting and self.control.state != "starting":
                 raise
-        return {**NOTHING_HELD, "partitions": []}
+        return {**NOTHING_HELD, "partitions": [], "warnings": []}
 
     def _partitions(self) -> list[Mapping[str, Any]]:
         """Of each partition, how far the index is, and whether it is this process that reads it."""

@@ -75,8 +75,8 @@ def up_with_pulsar(
             telemetry=Telemetry(),
             api_key=config.http.api_key,
             failed=index.failed,
-            verify=lambda *, deep, repair: verify_worker(
-                worker, deep=deep, repair=repair, fed_by_others=True
+            verify=lambda **options: verify_worker(
+                worker, fed_by_others=True, **options
             ).model_dump(mode="json"),
         )
         server.start(app)
@@ -134,6 +134,7 @@ class Topology:
             ),
             "waiting_for": self.ready()[1],
             "backfill": statuses["capture"].get("backfill", {}),
+            "warnings": sorted({w for s in statuses.values() for w in s.get("warnings", ())}),
             "processes": statuses,
         }
 

@@ -39,9 +39,7 @@ def up(config: Configuration, *, on_ready: OnReady) -> None:
             telemetry=worker.telemetry,
             api_key=config.http.api_key,
             failed=worker.index.failed,
-            verify=lambda *, deep, repair: verify_worker(
-                worker, deep=deep, repair=repair
-            ).model_dump(mode="json"),
+            verify=lambda **options: verify_worker(worker, **options).model_dump(mode="json"),
         )
         server.start(app)
         running = RunFile(config.local.data_dir, http=server.url, mongo=redacted(uri))
