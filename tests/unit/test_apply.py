@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from flows.isolated import DEFECT_DOCUMENTS
 from flows.sync import contained
@@ -180,7 +181,8 @@ def test_a_document_that_cannot_be_applied_fails_alone(
     pipeline.run(put(3, (5, 1), text="calm"))
     refuse(pipeline, monkeypatch, "poison", error)
     documents = [put(n, (6, n), text="poison" if n == 3 else f"note {n}") for n in range(6)]
-    contained(pipeline.applier.apply, pipeline.control)(pipeline.items(documents))
+    with capture_logs():  # to print a traceback takes seconds
+        contained(pipeline.applier.apply, pipeline.control)(pipeline.items(documents))
     assert pipeline.control.error is None
     assert [entry(pipeline, n).state for n in (0, 3, 5)] == ["indexed", "failed", "indexed"]
     assert entry(pipeline, 3).failure.step == getattr(error, "step", "apply")
@@ -197,7 +199,8 @@ def test_an_error_of_every_document_is_no_documents_error(
     refuse(pipeline, monkeypatch, "", KeyError("tone"))
     run = contained(pipeline.applier.apply, pipeline.control)
     for n in range(0, 20, batch):
-        run(pipeline.items([put(k, (5, k), text=f"note {k}") for k in range(n, n + batch)]))
+        with capture_logs():
+            run(pipeline.items([put(k, (5, k), text=f"note {k}") for k in range(n, n + batch)]))
     assert isinstance(pipeline.control.error, KeyError)
     assert pipeline.index.counts().failed < DEFECT_DOCUMENTS
 
