@@ -103,8 +103,8 @@ def processes() -> list[Process]:
     for name, service in SERVICES.items():
         if service["image"].startswith("syncline:"):
             own = {key: resolved(value) for key, value in service["environment"].items()}
-            files = dict(reversed(resolved(v).split(":")[:2]) for v in service["volumes"])
-            file = ROOT / files[own["SYNCLINE_CONFIG"]]
+            mounts = [resolved(volume).split(":") for volume in service["volumes"]]
+            (file,) = (ROOT / m[0] for m in mounts if m[1] == own["SYNCLINE_CONFIG"])
             command = tuple(service["command"])
             found.append(Process(f"compose {name}", command, {**image, **own}, file))
             if name in GPU["services"]:
