@@ -5,9 +5,8 @@
 #
 # VARIANT          cpu or cuda. The CUDA libraries come with torch, so the host needs its driver and
 #                  the NVIDIA container toolkit, nothing else.
-# TORCH_INDEX_URL  where the cpu variant takes torch from. On x86-64 the ordinary index has the CUDA
-#                  build, which also runs without a GPU but is several GB larger: torch's page on
-#                  installation names the index of the CPU builds.
+# TORCH_INDEX_URL  where the cpu variant finds torch: PyTorch's own index of the CPU builds, or a mirror
+#                  of it. On x86-64 the ordinary index has only the CUDA build, several GB larger.
 # MODEL            a model of the Hugging Face hub that is baked in instead of the default one, which
 #                  comes as a package. A gated one needs --secret id=hf_token,src=<file>. A model can
 #                  also be mounted: -v ./model:/models/mine:ro -e SYNCLINE_EMBEDDER_MODEL=/models/mine
@@ -31,8 +30,10 @@ COPY constraints.txt ./
 
 # torch goes first and alone: nothing that follows replaces it.
 FROM build AS torch-cpu
-ARG TORCH_INDEX_URL=""
-RUN pip install -c constraints.txt ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} torch
+ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
+# Beside the ordinary index, which has the pinned versions of what torch needs. Of one version of torch
+# pip takes the build with a local label (+cpu) for the newer one.
+RUN pip install -c constraints.txt --extra-index-url "$TORCH_INDEX_URL" torch
 
 FROM build AS torch-cuda
 RUN pip install -c constraints.txt torch

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, cast
 from connectors.feed import Feed
 from connectors.fields import MetadataFields
 from connectors.ledger import NEVER, Ledger
+from connectors.mapped import MappedBy
 from connectors.store import Conditional, Dense, FieldType, Point, Sparse, Store, Stored
 from connectors.sweeping import Sweeping
 from models import points
@@ -71,11 +72,14 @@ class Index:
         # The parts of an index, in their own modules; said here once, as what an index can do.
         self.entries, self.standing, self.commit = ledger.entries, ledger.standing, ledger.commit
         self.hidden_below, self.put_floor = ledger.hidden_below, ledger.put_floor
+        self.unread, self.forget = ledger.unread, ledger.forget
         self.position, self.put_position = feed.position, feed.put_position
         self.feed_directly, self.feed_from_topic = feed.feed_directly, feed.feed_from_topic
         self.put_marks, self.marks = feed.put_marks, feed.marks
         self.watermark = feed.watermark
         self.sweep = sweeping.sweep
+        mapped = MappedBy(store)
+        self.rules, self.put_rules, self.forget_rules = mapped.rules, mapped.put, mapped.forget
 
     # --- opening --------------------------------------------------------------------------
 

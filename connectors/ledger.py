@@ -7,17 +7,19 @@ floor has overtaken is taken back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from connectors.store import Conditional, Point, Store
+from connectors.store import Conditional, Point, Store, Stored
 from models import points
 from models.conditions import All, Condition, Either
 from models.ids import entry_id, floor_id
 from models.points import OWN, Swept
-from models.records import ALL_COLLECTIONS, Entry, Floor, Key, Version
+from models.records import ALL_COLLECTIONS, UNREAD, Entry, Floor, Key, Version
 
 NEVER = Either(conditions=())
+PAGE = 1_000
+"""Entries or floors that are read, or named in a condition, at once."""
 
 
 class Standing(NamedTuple):
@@ -100,6 +102,17 @@ class Ledger:
         chunks = points.of_kind("chunk", points.of_keys(gone), points.written_before(below))
         self._store.delete_where(chunks)
 
+    def unread(self) -> list[Entry]:
+        """Messages that could not be read, as the failures that they are recorded as."""
+        condition = points.of_kind("entry", points.in_collection(UNREAD))
+        return [points.read_entry(stored.payload) for stored in self._scroll(condition)]
+
+    def forget(self, entries: Sequence[Entry]) -> None:
+        """Remove entries that have no chunks, where they still stand as they are."""
+        for start in range(0, len(entries), PAGE):
+            same = points.one_of(entries[start : start + PAGE])
+            self._store.delete_where(points.of_kind("entry", same))
+
     def hidden_below(self, collections: Iterable[str]) -> dict[str, Version]:
         """Below which version readers must not see a collection's documents (drop, rename)."""
         found = self._retrieve([floor_id(name) for name in set(collections)])
@@ -107,13 +120,8 @@ class Ledger:
 
     def all_floors(self) -> list[tuple[Floor, Mapping[str, Swept]]]:
         """Every floor there is, and how far each share has swept below it."""
-        found: list[tuple[Floor, Mapping[str, Swept]]] = []
-        after: str | None = None
-        while True:
-            page, after = self._store.scroll(points.of_kind("floor"), limit=1_000, after=after)
-            found += [(points.read_floor(s.payload), points.read_swept(s.payload)) for s in page]
-            if after is None:
-                return found
+        found = self._scroll(points.of_kind("floor"))
+        return [(points.read_floor(s.payload), points.read_swept(s.payload)) for s in found]
 
     def put_floor(self, floor: Floor) -> None:
         """Raise a floor; an older one changes nothing. One that comes again is swept again: what
@@ -126,6 +134,14 @@ class Ledger:
                 )
             ]
         )
+
+    def _scroll(self, condition: Condition) -> Iterator[Stored]:
+        after: str | None = None
+        while True:
+            page, after = self._store.scroll(condition, limit=PAGE, after=after)
+            yield from page
+            if after is None:
+                return
 
     def _retrieve(self, ids: Sequence[str]) -> list[Mapping[str, Any]]:
         return [stored.payload for stored in self._store.retrieve(ids)] if ids else []

@@ -18,7 +18,7 @@ from connectors.inbox import Inbox
 from connectors.pulsar import SERVICE, translated
 from models import wire
 from models.ids import encode_id
-from models.records import Delete, Failed, Failure, Floor, Key, Upsert, Version
+from models.records import UNREAD, Delete, Failed, Failure, Floor, Key, Upsert, Version
 from models.wire import Heartbeat, Reference
 from syncline.control import Control
 from syncline.errors import Rejected, Unavailable
@@ -286,7 +286,7 @@ def _content(message: pulsar.Message, raw: bytes, topic: str) -> Arriving | Hear
         id_ = message.message_id()
         place = f"{id_.ledger_id()}:{id_.entry_id()}:{id_.batch_index()}"
         return Failed(
-            key=Key(topic.rpartition("/")[2], encode_id(place)),
+            key=Key(UNREAD, encode_id(f"{topic.rpartition('/')[2]} {place}")),
             version=Version(message.publish_timestamp() // 1000, 0, 0),
             failure=Failure(step=error.step, reason=error.reason),
         )

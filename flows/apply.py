@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from connectors.index import Index, Unlisted
 from connectors.ledger import Standing
 from flows.embedding import Embedding
+from flows.isolated import Change, Isolated
 from models.embedders import Embedder
 from models.points import StoredChunk
 from models.records import (
@@ -52,7 +53,6 @@ from transforms.plan import (
 PAGE_DOCUMENTS = 500
 """Documents whose entries and chunks are read at once."""
 
-Change = Revision | Removal | Failed
 Prepare = Callable[[Revision], Revision | Failed]
 """Cleans and chunks a revision: fills in `chunks`, or says why it cannot."""
 _T = TypeVar("_T")
@@ -75,6 +75,7 @@ class Applier:
         self._prepare = prepare
         self._control = control
         self._telemetry = telemetry
+        self._isolated = Isolated(lambda *page: self._insist(partial(self._apply_page, *page)))
 
     def apply(self, batch: Sequence[Item]) -> None:
         """Bring a batch into the index; a floor is a barrier within it.
@@ -95,8 +96,7 @@ class Applier:
         while changes:
             lost: set[Key] = set()
             for start in range(0, len(changes), PAGE_DOCUMENTS):
-                page = changes[start : start + PAGE_DOCUMENTS]
-                lost |= self._insist(partial(self._apply_page, page, merged))
+                lost |= self._isolated(changes[start : start + PAGE_DOCUMENTS], merged)
             # Overtaken between plan and write: read and plan again; mostly they are stale now.
             changes = [change for change in changes if change.key in lost]
 

@@ -21,8 +21,8 @@ from flows.verify_report import Drift, Kind, Tally, VerifyReport
 from flows.verify_settle import Settler
 from models.conditions import Match
 from models.ids import key_of
-from models.points import OWN, of_kind, read_chunk, read_entry
-from models.records import Entry, Key, Removal, Timestamp
+from models.points import OWN, in_collection, of_kind, read_chunk, read_entry
+from models.records import UNREAD, Entry, Key, Removal, Timestamp
 
 __all__ = ["Drift", "Kind", "Progress", "VerifyReport", "verify"]
 
@@ -45,6 +45,7 @@ def verify(
     *,
     deep: bool = False,
     repair: Apply | None = None,
+    forget: bool = False,
     progress: Progress = lambda done, total, what: None,
     settle_seconds: float = 5.0,
     stop: Callable[[float], bool] = NEVER,
@@ -53,7 +54,9 @@ def verify(
 
     `deep` also cleans and chunks every document and compares the ids, their order and the stored
     text. `repair` is an apply step: each drift is repaired as soon as it is confirmed, and the
-    report tells what remains. `progress(done, total, what)` hears of `documents`, `entries` and
+    report tells what remains. `forget`: what messages that could not be read may have said, the
+    index says, if it turns out to be in sync; those that stood there before are then forgotten.
+    `progress(done, total, what)` hears of `documents`, `entries` and
     `chunks`; totals are estimates. `settle_seconds`: how long the index may take to catch up with
     what was written meanwhile before that counts as drift.
 
@@ -62,7 +65,12 @@ def verify(
     Raises `Unavailable` when database or store do not answer, and `Stopped` once `stop(0)`.
     """
     comparison = Comparison(index, reader, steps, deep=deep, stop=stop)
-    return _Verification(comparison, settle_seconds, repair, progress).run()
+    unread = index.unread() if forget else []
+    report = _Verification(comparison, settle_seconds, repair, progress).run()
+    if report.in_sync and unread:
+        index.forget(unread)
+        report = report.model_copy(update={"unread": len(index.unread())})
+    return report
 
 
 class _Verification:
@@ -116,7 +124,8 @@ class _Verification:
         scroll = self._index.scroll(live, payload=[OWN], page=BATCH_POINTS)
         for batch in _batches(scroll, BATCH_POINTS):
             self._comparison.pause_point()
-            entries = [read_entry(stored.payload) for stored in batch]
+            found = [read_entry(stored.payload) for stored in batch]
+            entries = [entry for entry in found if entry.key.collection != UNREAD]
             self._listed += sum(len(entry.chunks) for entry in entries)
             self._suspect(self._without_document([e.key for e in self._visible(entries)]))
             done += len(batch)
@@ -182,7 +191,8 @@ class _Verification:
 
     def _report(self, began: Timestamp, seconds: float) -> VerifyReport:
         counts, tally = self._index.counts(), self._tally
-        entries = counts.indexed + counts.failed
+        unread = self._index.store.count(of_kind("entry", in_collection(UNREAD)))
+        entries = counts.indexed + counts.failed - unread
         is_quiet = not (self._is_moving or tally.found) and self._reader.cluster_time() == began
         wanted = (tally.included, self._listed)
         if is_quiet and wanted != (entries, counts.chunks):
@@ -199,7 +209,8 @@ class _Verification:
             documents=tally.documents,
             entries=entries,
             chunks=counts.chunks,
-            failed=counts.failed,
+            failed=counts.failed - unread,
+            unread=unread,
             counts=dict(tally.remaining),
             examples=tuple(tally.examples),
             found=dict(tally.found),

@@ -262,9 +262,10 @@ def _staleness(pair: _Pair, revision: Revision) -> str:
     entry = pair.entry
     assert entry is not None
     if entry.state == "failed":
-        # Only embedding tells whether the model still refuses it, and comparing embeds nothing.
+        # Only applying it tells whether it still fails there, and comparing writes nothing.
         step = entry.failure.step if entry.failure else ""
-        return "" if step == "embed" else "it is recorded as failed, and can be indexed"
+        is_tried = step in ("embed", "store", "apply")
+        return "" if is_tried else "it is recorded as failed, and can be indexed"
     if entry.digest != revision.digest:
         return "its text is not what was indexed"
     if entry.metadata_digest != revision.metadata_digest or entry.title != revision.document.title:

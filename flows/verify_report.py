@@ -44,6 +44,8 @@ class VerifyReport(Record):
     """Chunk points that the index holds."""
     failed: int
     """Documents whose newest version cannot be indexed: recorded, and no drift."""
+    unread: int
+    """Messages from the topic that could not be read: what they said is not known."""
     counts: Mapping[str, int]
     """Drift that remains: documents by kind; one may count under several kinds."""
     examples: tuple[Drift, ...]

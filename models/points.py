@@ -24,6 +24,7 @@ from models.records import (
     Mark,
     Position,
     Recipe,
+    Rules,
     Timestamp,
     Version,
 )
@@ -47,7 +48,7 @@ INDEXED_FIELDS: Mapping[Path, str] = {
 guards the write of a point that is named by its id needs no index, and has none: `written` of
 every chunk and `etag` of every entry would cost memory for nothing."""
 
-KINDS = ("chunk", "entry", "floor", "feed", "mark", "position", "probe", "recipe")
+KINDS = ("chunk", "entry", "floor", "feed", "mark", "position", "probe", "recipe", "rules")
 """Every kind of point that an index holds."""
 FOREIGN = Not(condition=Match(path=(OWN, "kind"), values=KINDS))
 """Points that are none of ours."""
@@ -179,7 +180,7 @@ def read_feed(payload: Mapping[str, Any]) -> int:
     return partitions
 
 
-def single_payload(kind: str, record: Position | Recipe) -> Payload:
+def single_payload(kind: str, record: Position | Recipe | Rules) -> Payload:
     """The payload of something there is one of."""
     return {OWN: {"kind": kind, "record": record.model_dump(mode="json")}}
 

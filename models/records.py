@@ -14,6 +14,9 @@ from pydantic import BaseModel, ConfigDict
 
 ALL_COLLECTIONS = "*"
 """The collection name of a floor that holds for every collection (never a MongoDB name)."""
+UNREAD = "$messages"
+"""The collection name of entries that stand for no document, but for a message that could not be
+read (never a MongoDB name)."""
 
 
 class Version(NamedTuple):
@@ -260,6 +263,12 @@ class Recipe(Record):
     max_tokens: int
     chunker: str
     codec: int
+
+
+class Rules(Record):
+    """By which mapping an index that a topic feeds was last known to be in line."""
+
+    fingerprint: str
 
 
 class ChunkPoint(Record):

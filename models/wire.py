@@ -173,11 +173,30 @@ def _time(body: Mapping[str, Any], name: str) -> Timestamp | None:
 
 def _stamp(body: Mapping[str, Any], name: str) -> tuple[int, int]:
     stamp = _field(body, name, BsonTimestamp)
+    if not stamp.time:
+        raise ValueError(f"{name} is at second 0, before any change")
     return stamp.time, stamp.inc
+
+
+_MOST = {"n": 2**31, "g": 2**53, "p": 2**16}
+"""Numbers up to here are kept exactly wherever they are stored; there are never so many."""
 
 
 def _field(body: Mapping[str, Any], name: str, kind: type[_T]) -> _T:
     value = body.get(name)
     if not isinstance(value, kind) or isinstance(value, bool):
         raise ValueError(f"{name} is {type(value).__name__}, not {kind.__name__}")
+    if isinstance(value, int) and not _least(name) <= value <= _MOST.get(name, value):
+        raise ValueError(f"{name} is {value}, which is out of range")
+    if name == "c" and not _is_collection(str(value)):
+        raise ValueError(f"c is {str(value)[:100]!r}, which is no collection's name")
     return value
+
+
+def _least(name: str) -> int:
+    return 1 if name in ("g", "p") else 0
+
+
+def _is_collection(name: str) -> bool:
+    """What MongoDB does not allow cannot come from it."""
+    return bool(name) and not name.startswith("$") and "\0" not in name

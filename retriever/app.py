@@ -44,7 +44,7 @@ Failures = Callable[[int], Sequence[Entry]]
 class Verify(Protocol):
     """Compares index and database; returns the report. Takes as long as it takes."""
 
-    def __call__(self, *, deep: bool, repair: bool) -> Mapping[str, Any]: ...
+    def __call__(self, *, deep: bool, repair: bool, forget: bool) -> Mapping[str, Any]: ...
 
 
 def create_app(
@@ -121,7 +121,7 @@ def _add_verify(v1: APIRouter, verify: Verify) -> None:
         with turn.taken() as is_mine:
             if not is_mine:
                 return error(409, "a verification is already running")
-            return Json(verify(deep=request.deep, repair=request.repair))
+            return Json(verify(**request.model_dump()))
 
     @v1.get("/verify")
     def get_verify() -> Response:

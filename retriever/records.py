@@ -129,6 +129,8 @@ class VerifyRequest(Body):
     deep: bool = False
     """Also compute the chunks of every document again (nothing is embedded)."""
     repair: bool = False
+    forget: bool = False
+    """Once in sync, forget messages that could not be read."""
 
 
 class ErrorDetail(Body):

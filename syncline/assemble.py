@@ -128,15 +128,23 @@ def make_scope(config: Configuration) -> MongoScope:
 
 def scope_fingerprint(config: Configuration) -> str:
     """Names what is read and how it is mapped: when it changes, everything is read again."""
-    rules = {name: rule.model_dump_json() for name, rule in sorted(config.mapping.items())}
     return digest(
         config.mongo.database,
         *sorted(config.mongo.collections),
         "fields",
         *sorted(config.mongo.exclude_fields),
         "rules",
-        *(f"{name}={rule}" for name, rule in rules.items()),
+        *_rules(config),
     )
+
+
+def mapping_fingerprint(config: Configuration) -> str:
+    """Names how documents are mapped, wherever they are read from."""
+    return digest(*_rules(config))
+
+
+def _rules(config: Configuration) -> list[str]:
+    return [f"{name}={rule.model_dump_json()}" for name, rule in sorted(config.mapping.items())]
 
 
 def connect_mongo(uri: str) -> MongoClient[dict[str, Any]]:

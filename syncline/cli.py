@@ -88,12 +88,17 @@ def up(
 
 
 @app.command()
-def sync(config: ConfigFile = None, log_level: LogLevel = "warning") -> None:
+def sync(
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    http_port: HttpPort = None,
+    log_level: LogLevel = "warning",
+) -> None:
     """Run the flow alone: keep a Qdrant server in line with MongoDB."""
     from syncline.services import sync as run
 
     configure_logging(log_level)
-    settings = load_settings(config)
+    settings = _settings(config, data_dir, None, http_port)
     show.starting(settings)
     run(settings, on_ready=_announce(show.sync_is_ready, settings))
 
@@ -228,6 +233,9 @@ def status(
 def verify(
     deep: Annotated[bool, typer.Option("--deep", help="Chunk again and compare ids.")] = False,
     repair: Annotated[bool, typer.Option("--repair", help="Fix what differs.")] = False,
+    forget: Annotated[
+        bool, typer.Option("--forget", help="Once in sync, forget messages that were unreadable.")
+    ] = False,
     config: ConfigFile = None,
     data_dir: DataDir = None,
     url: Url = None,
@@ -242,7 +250,7 @@ def verify(
 
     configure_logging()
     settings = _settings(config, data_dir, None, None)
-    report = verify_anywhere(settings, url=url, deep=deep, repair=repair)
+    report = verify_anywhere(settings, url=url, deep=deep, repair=repair, forget=forget)
     _print_json(report) if as_json else show.verified(report)
     if not report["in_sync"]:
         raise typer.Exit(1)

@@ -62,9 +62,9 @@ class Client:
         response = self._send("GET", path)
         return None if response.status_code == 404 else self._read(response)
 
-    def verify(self, *, deep: bool, repair: bool) -> dict[str, Any]:
+    def verify(self, *, deep: bool, repair: bool, forget: bool = False) -> dict[str, Any]:
         """`POST /v1/verify`; takes as long as it takes."""
-        body = {"deep": deep, "repair": repair}
+        body = {"deep": deep, "repair": repair, "forget": forget}
         return self._read(self._send("POST", "/v1/verify", json=body, timeout=None))
 
     def verifying(self) -> dict[str, Any]:

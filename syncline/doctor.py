@@ -7,6 +7,7 @@ from typing import Any
 
 from syncline.errors import Misconfigured, SynclineError
 from syncline.runtime import find_running
+from syncline.server import check_exposure
 from syncline.settings import Configuration
 
 
@@ -17,6 +18,7 @@ def examine(load: Callable[[], Configuration]) -> list[dict[str, Any]]:
 
     def settled() -> str:
         settings.append(load())
+        check_exposure(settings[0].http)
         return "read and valid"
 
     found.append(_check("settings", settled))
@@ -52,11 +54,12 @@ def _mongo(config: Configuration) -> str:
 
     uri = config.mongo.uri.get_secret_value()
     running = find_running(config.local.data_dir)
-    if not uri and not running:
+    uri = uri or (running["mongo"] if running else "")
+    if not uri:
         from syncline.local.mongo import find_program
 
         return f"local server, not running now ({find_program()})"
-    with connect_mongo(uri or running["mongo"]) as client:  # type: ignore[index]
+    with connect_mongo(uri) as client:
         check(client, make_scope(config))
     return f"change streams of {config.mongo.database} can be read"
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pulsar
+import structlog
 
 from connectors.index import Index
 from connectors.mongo_lookup import MongoLookup
@@ -28,6 +29,7 @@ from syncline.assemble import (
     make_chunker,
     make_recipe,
     make_scope,
+    mapping_fingerprint,
     preparation,
 )
 from syncline.capture import find_partitions
@@ -38,6 +40,16 @@ from syncline.settings import Configuration
 from syncline.telemetry import Telemetry
 from syncline.worker import lag_seconds
 from transforms.map import check_rule
+
+_log = structlog.get_logger(__name__)
+
+MAPPING_CHANGED = (
+    "the mapping is not the one that the index was built with, and this flow does not read again "
+    "what it has indexed: run `syncline verify --repair` with the new mapping, which mends what "
+    "differs and ends this warning"
+)
+LOOK_SECONDS = 5.0
+"""Between two looks at a MongoDB that is away; one look gives up sooner."""
 
 
 class IndexWorker:
@@ -72,6 +84,7 @@ class IndexWorker:
         self._consumers: PulsarConsumers | None = None
         self._backlog: Backlog | None = None
         self._thread = threading.Thread(target=self._run, name="syncline-index", daemon=True)
+        self._look = threading.Thread(target=self._look_at_mongo, name="syncline-look", daemon=True)
 
     def start(self) -> None:
         """Start the thread; what can be wrong shows in `control`."""
@@ -98,12 +111,14 @@ class IndexWorker:
         )
 
     def _run(self) -> None:
+        self._look.start()
         try:
             # Looks at the credentials too: the client takes a refused token for an outage.
             topics = keep_trying(lambda: find_partitions(self.config.pulsar), self.control)
             recipe = make_recipe(self.embedder, self.chunker)
             keep_trying(lambda: self.index.open(recipe), self.control)
             keep_trying(lambda: self.index.feed_from_topic(len(topics)), self.control)
+            keep_trying(self._look_at_mapping, self.control)
             self._backlog = self._make_backlog(topics)
             self._flow(topics)
         except Stopped:
@@ -111,11 +126,39 @@ class IndexWorker:
         except BaseException as error:  # handed to the entry point, which raises it
             self.control.fail(error)
         finally:
+            self.control.request_stop()
             if self._mongo is not None:
+                self._look.join(LOOK_SECONDS)
                 self._mongo.close()
             backlog, self._backlog = self._backlog, None
             if backlog is not None:
                 backlog.close()
+
+    def _look_at_mapping(self) -> None:
+        """What stands in the topic is mapped as it comes; what came before cannot be read again."""
+        self.index.put_rules(mapping_fingerprint(self.config), unless_known=True)
+        if self._mapping_changed():
+            _log.warning("mapping_changed", remedy=MAPPING_CHANGED)
+
+    def _mapping_changed(self) -> bool:
+        return self.index.rules() not in (None, mapping_fingerprint(self.config))
+
+    def _look_at_mongo(self) -> None:
+        """Find out early whether references can be read, beside the flow, which needs MongoDB for
+        nothing else: while it is away, all other changes are indexed."""
+        if self._mongo is None:
+            return
+        reader = MongoReader(self._mongo, self.scope)
+        while not self.control.stop_requested:
+            try:
+                reader.cluster_time()
+                return
+            except Unavailable as error:
+                _log.warning("references_cannot_be_read_now", reason=error.reason)
+            except BaseException as error:
+                self.control.fail(error)
+                return
+            self.control.wait_stop(LOOK_SECONDS)
 
     def _flow(self, topics: tuple[str, ...]) -> None:
         part = self.config.pulsar
@@ -187,11 +230,13 @@ class IndexWorker:
     def _held(self) -> Mapping[str, Any]:
         """What the index holds; nothing while it does not answer or has not been opened."""
         try:
-            return {**describe(self.index), "partitions": self._partitions()}
+            warnings = [MAPPING_CHANGED] if self._mapping_changed() else []
+            held = {**describe(self.index), "partitions": self._partitions()}
+            return {**held, "warnings": warnings}
         except (Unavailable, Misconfigured):
             if not self.control.waiting and self.control.state != "starting":
                 raise
-        return {**NOTHING_HELD, "partitions": []}
+        return {**NOTHING_HELD, "partitions": [], "warnings": []}
 
     def _partitions(self) -> list[Mapping[str, Any]]:
         """Of each partition, how far the index is, and whether it is this process that reads it."""

@@ -44,7 +44,7 @@ def load_sample(config: Configuration) -> list[LoadReport]:
 def _database(config: Configuration) -> Iterator[Database[Any]]:
     running = find_running(config.local.data_dir)
     local = f"mongodb://127.0.0.1:{config.local.mongo_port}"
-    uri = config.mongo.uri.get_secret_value() or (running["mongo"] if running else local)
+    uri = config.mongo.uri.get_secret_value() or (running and running["mongo"]) or local
     with connect(uri, app_name="syncline-load") as client:
         cluster_time(client, make_scope(config))  # unreachable is said before a bar is drawn
         yield client[config.mongo.database]

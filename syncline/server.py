@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import threading
 from typing import Any
@@ -9,6 +10,35 @@ from typing import Any
 import uvicorn
 
 from syncline.errors import Misconfigured
+from syncline.settings import HttpSettings
+
+
+def check_exposure(http: HttpSettings) -> None:
+    """Refuse to show documents to a network without a key.
+
+    Raises `Misconfigured` where `http.host` is beyond loopback, `http.api_key` is empty, and
+    `http.allow_anonymous` does not say that this is meant.
+    """
+    if not (http.api_key.get_secret_value() or http.allow_anonymous or _is_loopback(http.host)):
+        raise Misconfigured(
+            f"http.host = {http.host!r} is beyond this machine, and http.api_key is empty",
+            "set http.api_key (SYNCLINE_HTTP_API_KEY), or http.allow_anonymous = true if everyone "
+            "who reaches the port may read the documents",
+        )
+
+
+def bind(http: HttpSettings) -> HttpServer:
+    """A server on `http.host` and `http.port`, not yet started. Raises `Misconfigured`."""
+    check_exposure(http)
+    return HttpServer(http.host, http.port)
+
+
+def _is_loopback(host: str) -> bool:
+    """A name other than localhost may lead anywhere, and the empty one means every address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class HttpServer:

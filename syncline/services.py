@@ -27,7 +27,7 @@ from syncline.lifecycle import (
 )
 from syncline.probes import create_probes
 from syncline.runtime import RunFile
-from syncline.server import HttpServer
+from syncline.server import HttpServer, bind
 from syncline.settings import Configuration
 from syncline.telemetry import Telemetry
 from syncline.worker import Worker
@@ -38,9 +38,13 @@ def sync(config: Configuration, *, on_ready: OnReady) -> None:
     need_server(config, "sync")
     stop = stop_on_signals()
     with contextlib.ExitStack() as stack:
+        server = bind(config.http)
+        stack.callback(server.stop)
         uri = stack.enter_context(mongo_of(config))
-        worker = start_worker(stack, config, uri)
-        run_until_stopped(worker, stop, lambda: on_ready({"event": "ready", "pid": os.getpid()}))
+        opened = open_index(config)
+        stack.callback(opened.store.close)
+        worker = Worker(config, uri, opened, load_embedder(config))
+        _run_probed(stack, config, server, worker, stop, on_ready)
 
 
 def serve(config: Configuration, *, on_ready: OnReady) -> None:
@@ -48,7 +52,7 @@ def serve(config: Configuration, *, on_ready: OnReady) -> None:
     need_server(config, "serve")
     stop = stop_on_signals()
     with contextlib.ExitStack() as stack:
-        server = HttpServer(config.http.host, config.http.port)
+        server = bind(config.http)
         stack.callback(server.stop)
         index = open_index(config)
         stack.callback(index.store.close)
@@ -73,7 +77,7 @@ def capture(config: Configuration, *, on_ready: OnReady, snapshot: bool = False)
     need_broker(config, "capture")
     stop = stop_on_signals()
     with contextlib.ExitStack() as stack:
-        server = HttpServer(config.http.host, config.http.port)
+        server = bind(config.http)
         stack.callback(server.stop)
         uri = stack.enter_context(mongo_of(config))
         _run_probed(
@@ -89,7 +93,7 @@ def index(config: Configuration, *, on_ready: OnReady) -> None:
     need_server(config, "index")
     stop = stop_on_signals()
     with contextlib.ExitStack() as stack:
-        server = HttpServer(config.http.host, config.http.port)
+        server = bind(config.http)
         stack.callback(server.stop)
         opened = open_index(config)
         stack.callback(opened.store.close)

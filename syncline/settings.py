@@ -114,6 +114,9 @@ class HttpSettings(Settings):
     port: int = Field(8080, ge=0, le=65535)
     api_key: SecretStr = SecretStr("")
     """If set, every /v1 request must carry it: `Authorization: Bearer <key>`."""
+    allow_anonymous: bool = False
+    """Whether a `host` beyond loopback may be served without a key: everyone who reaches it reads
+    what is in the documents."""
 
 
 class LocalSettings(Settings):

@@ -56,7 +56,7 @@ def up_is_ready(settings: Configuration, facts: Mapping[str, Any]) -> None:
 
 def sync_is_ready(settings: Configuration, facts: Mapping[str, Any]) -> None:
     """The flow runs."""
-    err.print(f"syncline: keeping {settings.qdrant.collection} in line (pid {facts['pid']})")
+    err.print(f"syncline: keeping {settings.qdrant.collection} in line, probes at {facts['http']}")
 
 
 def capture_is_ready(settings: Configuration, facts: Mapping[str, Any]) -> None:
@@ -120,6 +120,8 @@ def status(facts: Mapping[str, Any]) -> None:
         table.add_row("waiting for", f"{service}: {reason}")
     for name, progress in facts.get("backfill", {}).items():
         table.add_row("backfill", f"{name}: {progress['done']} of about {progress['of']}")
+    for warning in facts.get("warnings", ()):
+        table.add_row("warning", escape(warning))
     out.print(table)
 
 
@@ -147,6 +149,10 @@ def verified(report: Mapping[str, Any]) -> None:
         out.print(f"    {example['kind']}: {escape(place)} {escape(example['detail'])}")
     if report["failed"]:
         out.print(f"  {report['failed']} documents failed: see `syncline status --failed`")
+    if report["unread"]:
+        out.print(
+            f"  {report['unread']} messages could not be read: see `syncline status --failed`"
+        )
     if report["repaired"]:
         out.print(f"  {report['repaired']} repaired")
 

@@ -24,7 +24,7 @@ from syncline.errors import Unavailable
 from syncline.lifecycle import OnReady, mongo_of, redacted, stop_on_signals
 from syncline.local.broker import Broker
 from syncline.runtime import RunFile
-from syncline.server import HttpServer
+from syncline.server import bind
 from syncline.settings import Configuration
 from syncline.sharing import shared
 from syncline.telemetry import Telemetry
@@ -44,7 +44,7 @@ def up_with_pulsar(
     """
     stop = stop_on_signals()
     with contextlib.ExitStack() as stack:
-        server = HttpServer(config.http.host, config.http.port)
+        server = bind(config.http)
         stack.callback(server.stop)
         uri = stack.enter_context(mongo_of(config))
         # Entered before the flows, so that it ends after them: they acknowledge to it at a stop.
@@ -81,8 +81,8 @@ def up_with_pulsar(
             telemetry=Telemetry(),
             api_key=config.http.api_key,
             failed=index.failed,
-            verify=lambda *, deep, repair: verify_worker(
-                worker, deep=deep, repair=repair, fed_by_others=True
+            verify=lambda **options: verify_worker(
+                worker, fed_by_others=True, **options
             ).model_dump(mode="json"),
         )
         server.start(app)
@@ -140,6 +140,7 @@ class Topology:
             ),
             "waiting_for": self.ready()[1],
             "backfill": statuses["capture"].get("backfill", {}),
+            "warnings": sorted({w for s in statuses.values() for w in s.get("warnings", ())}),
             "processes": statuses,
         }
 

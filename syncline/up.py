@@ -15,7 +15,7 @@ from syncline.lifecycle import (
     stop_on_signals,
 )
 from syncline.runtime import RunFile
-from syncline.server import HttpServer
+from syncline.server import bind
 from syncline.services import start_worker
 from syncline.settings import Configuration
 from syncline.verification import verify_worker
@@ -28,7 +28,7 @@ def up(config: Configuration, *, on_ready: OnReady) -> None:
     """
     stop = stop_on_signals()
     with contextlib.ExitStack() as stack:
-        server = HttpServer(config.http.host, config.http.port)
+        server = bind(config.http)
         stack.callback(server.stop)
         uri = stack.enter_context(mongo_of(config))
         worker = start_worker(stack, config, uri)
@@ -39,9 +39,7 @@ def up(config: Configuration, *, on_ready: OnReady) -> None:
             telemetry=worker.telemetry,
             api_key=config.http.api_key,
             failed=worker.index.failed,
-            verify=lambda *, deep, repair: verify_worker(
-                worker, deep=deep, repair=repair
-            ).model_dump(mode="json"),
+            verify=lambda **options: verify_worker(worker, **options).model_dump(mode="json"),
         )
         server.start(app)
         running = RunFile(config.local.data_dir, http=server.url, mongo=redacted(uri))

@@ -17,7 +17,7 @@ from connectors.mongo_reader import MongoReader
 from flows.verify import Progress, VerifyReport, verify
 from retriever.comparing import report
 from syncline import show
-from syncline.assemble import load_embedder, open_index
+from syncline.assemble import load_embedder, mapping_fingerprint, open_index
 from syncline.client import Client, connect
 from syncline.errors import Misconfigured, SynclineError
 from syncline.runtime import claim, find_running
@@ -30,20 +30,21 @@ POLL_SECONDS = 0.25
 """Between two looks at how far it is: a bar that moves four times a second moves."""
 
 
-def verify_anywhere(
-    config: Configuration, *, url: str | None, deep: bool, repair: bool
-) -> dict[str, Any]:
-    """The report, as JSON values, of the running Syncline or of the stopped index."""
-    if url or find_running(config.local.data_dir):
+def verify_anywhere(config: Configuration, *, url: str | None, **options: bool) -> dict[str, Any]:
+    """The report, as JSON values, of the running Syncline or of the stopped index.
+
+    `options` are `deep`, `repair` and `forget`.
+    """
+    if url or _can_verify(find_running(config.local.data_dir)):
         with connect(config, url) as client, _bar() as progress, following(client, progress):
-            return client.verify(deep=deep, repair=repair)
+            return client.verify(**options)
     if not config.qdrant.url and not (config.local.data_dir / "index").exists():
         raise Misconfigured(
             f"there is no index in {config.local.data_dir}",
             "name the right --data-dir, or run `syncline up` first",
         )
     with _stopped(config) as worker, _bar() as progress:
-        report = verify_worker(worker, deep=deep, repair=repair, progress=progress)
+        report = verify_worker(worker, progress=progress, **options)
         return report.model_dump(mode="json")
 
 
@@ -52,6 +53,7 @@ def verify_worker(
     *,
     deep: bool,
     repair: bool,
+    forget: bool = False,
     progress: Progress = report,
     fed_by_others: bool = False,
 ) -> VerifyReport:
@@ -60,16 +62,25 @@ def verify_worker(
     Progress goes to the request that is being answered, if nothing else is said.
     """
     flowing = worker.alive or fed_by_others or bool(worker.config.qdrant.url)
-    return verify(
+    found = verify(
         worker.index,
         MongoReader(worker.client, worker.scope),
         worker.steps,
         deep=deep,
         repair=worker.applier().apply if repair else None,
+        forget=forget,
         progress=progress,
         settle_seconds=SETTLE_SECONDS if flowing else 0,
         stop=worker.control.wait_stop,
     )
+    if found.in_sync and worker.index.rules() is not None:
+        worker.index.put_rules(mapping_fingerprint(worker.config))
+    return found
+
+
+def _can_verify(running: dict[str, Any] | None) -> bool:
+    """Whether it compares on request: a process that only runs a flow names no database."""
+    return running is not None and bool(running["mongo"])
 
 
 @contextlib.contextmanager

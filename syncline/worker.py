@@ -87,6 +87,7 @@ class Worker:
             recipe = make_recipe(self.embedder, self.chunker)
             keep_trying(lambda: self.index.open(recipe), self.control)
             keep_trying(self.index.feed_directly, self.control)
+            keep_trying(self.index.forget_rules, self.control)
             with preparation(self.config, self.embedder, self.chunker, self.control) as prepare:
                 flow = build_flow(
                     self._source(), self.steps, self.applier(), self.control, preparation=prepare

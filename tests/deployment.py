@@ -19,6 +19,7 @@ EXAMPLE = DEPLOY / "kubernetes/overlays/example"
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+GPU: dict[str, Any] = yaml.safe_load((DEPLOY / "compose/gpu.yml").read_text())
 SETTINGS = {
     f"SYNCLINE_{part}_{key}".upper()
     for part, field in Configuration.model_fields.items()
@@ -33,6 +34,8 @@ class Process(NamedTuple):
     place: str
     arguments: tuple[str, ...]
     environment: Mapping[str, str]
+    file: Path
+    """The settings file that is mounted where `SYNCLINE_CONFIG` says."""
 
 
 def texts() -> dict[str, str]:
@@ -100,10 +103,31 @@ def processes() -> list[Process]:
     for name, service in SERVICES.items():
         if service["image"].startswith("syncline:"):
             own = {key: resolved(value) for key, value in service["environment"].items()}
-            found.append(Process(f"compose {name}", tuple(service["command"]), {**image, **own}))
+            mounts = [resolved(volume).split(":") for volume in service["volumes"]]
+            (file,) = (ROOT / m[0] for m in mounts if m[1] == own["SYNCLINE_CONFIG"])
+            command = tuple(service["command"])
+            found.append(Process(f"compose {name}", command, {**image, **own}, file))
+            if name in GPU["services"]:
+                gpu = {**image, **own, **GPU["services"][name]["environment"]}
+                found.append(Process(f"compose gpu {name}", command, gpu, file))
     for name, deployment in of_kind("Deployment").items():
         (container,) = pod(deployment)["containers"]
         secret = {one["name"]: "given" for one in container["env"]}
-        own = {**image, **config_map(), **secret}
-        found.append(Process(f"kubernetes {name}", tuple(container["args"]), own))
+        for folder, added in ((BASE, {}), (EXAMPLE, example(name))):
+            own = {**image, **config_map(), **secret, **added}
+            place, file = f"kubernetes {folder.name} {name}", folder / "syncline.toml"
+            found.append(Process(place, tuple(container["args"]), own, file))
+    return found
+
+
+def example(deployment: str) -> dict[str, str]:
+    """What the example adds to the variables of a Deployment: literals, and its patches."""
+    listed = yaml.safe_load((EXAMPLE / "kustomization.yaml").read_text())
+    literals = [line for one in listed["configMapGenerator"] for line in one.get("literals", ())]
+    found = dict(line.split("=", 1) for line in literals)
+    for patch in listed["patches"]:
+        if patch["target"].get("name", deployment) == deployment:
+            for step in yaml.safe_load((EXAMPLE / patch["path"]).read_text()):
+                if "/env/" in step["path"]:
+                    found[step["value"]["name"]] = step["value"]["value"]
     return found

@@ -27,6 +27,11 @@ def syncline(*words: str, cwd: Path, **variables: str) -> subprocess.CompletedPr
     )
 
 
+FLOWS = ("sync", "serve", "capture", "index")
+FLOW = {"SYNCLINE_QDRANT_URL": "http://127.0.0.1:1", "SYNCLINE_PULSAR_URL": "pulsar://127.0.0.1:1"}
+"""What none of them goes without."""
+
+
 @pytest.mark.parametrize(
     ("words", "variables", "named"),
     [
@@ -45,6 +50,8 @@ def syncline(*words: str, cwd: Path, **variables: str) -> subprocess.CompletedPr
         (["capture"], {"SYNCLINE_PULSAR_URL": "http://h:1"}, "pulsar.url"),
         (["capture"], {"SYNCLINE_PULSAR_TOPIC": "short"}, "pulsar.topic"),
         (["verify", "--data-dir", "nothing"], {}, "nothing"),
+        (["up"], {"SYNCLINE_HTTP_HOST": "0.0.0.0"}, "http.api_key"),
+        *(([name], {"SYNCLINE_HTTP_HOST": "::", **FLOW}, "http.api_key") for name in FLOWS),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -99,12 +106,14 @@ def test_a_second_up_is_refused(tmp_path: Path) -> None:
     assert "remedy" in done.stderr
 
 
-def test_a_refused_token_ends_capture_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flow", ["capture", "index"])
+def test_a_refused_token_ends_the_flow_at_once(flow: str, tmp_path: Path) -> None:
     """One clear error, exit code 2, and the token is not in it: no storm of tries."""
     with Refusing() as broker:
         done = syncline(
-            *("capture", "--http-port", "0"),
+            *(flow, "--http-port", "0"),
             cwd=tmp_path,
+            SYNCLINE_QDRANT_URL="http://127.0.0.1:1",
             SYNCLINE_PULSAR_URL=broker.url,
             SYNCLINE_PULSAR_TOKEN="sesame-secret",
         )

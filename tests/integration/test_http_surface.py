@@ -273,9 +273,11 @@ def test_the_key_is_compared_in_constant_time(
 
 def test_verify_passes_its_options_on(shelf: Shelf) -> None:
     """The report comes back as it is."""
-    client = client_of(shelf, verify=lambda *, deep, repair: {"deep": deep, "repair": repair})
-    assert client.post("/v1/verify", json={"deep": True}).json() == {"deep": True, "repair": False}
-    assert client.post("/v1/verify", json={}).json() == {"deep": False, "repair": False}
+    client = client_of(shelf, verify=lambda **options: options)
+    none = {"deep": False, "repair": False, "forget": False}
+    for name in none:
+        assert client.post("/v1/verify", json={name: True}).json() == {**none, name: True}
+    assert client.post("/v1/verify", json={}).json() == none
     wrong = client.post("/v1/verify", json={"depp": True})
     assert (wrong.status_code, wrong.json()["error"]["field"]) == (422, "depp")
 
@@ -284,7 +286,7 @@ def test_only_one_verification_runs(shelf: Shelf) -> None:
     """A second one is 409 while the first runs, and welcome after it."""
     started, finish = threading.Event(), threading.Event()
 
-    def slow(*, deep: bool, repair: bool) -> Mapping[str, Any]:
+    def slow(**options: bool) -> Mapping[str, Any]:
         started.set()
         assert finish.wait(10)
         return {"in_sync": True}
@@ -305,7 +307,7 @@ def test_only_one_verification_runs(shelf: Shelf) -> None:
 def test_a_failed_verification_does_not_block_the_next(shelf: Shelf) -> None:
     """The turn is given back also when it ends with an error."""
 
-    def away(*, deep: bool, repair: bool) -> Mapping[str, Any]:
+    def away(**options: bool) -> Mapping[str, Any]:
         raise Unavailable("mongo", "no primary")
 
     client = client_of(shelf, verify=away)
@@ -315,7 +317,7 @@ def test_a_failed_verification_does_not_block_the_next(shelf: Shelf) -> None:
 def test_a_stop_in_the_middle_is_told_as_that(shelf: Shelf) -> None:
     """503 and when to ask again: no fault, no drift, no half report."""
 
-    def stopped(*, deep: bool, repair: bool) -> Mapping[str, Any]:
+    def stopped(**options: bool) -> Mapping[str, Any]:
         raise Stopped("the comparison was stopped")
 
     answer = client_of(shelf, verify=stopped).post("/v1/verify", json={})
@@ -328,7 +330,7 @@ def test_a_verification_can_be_followed(shelf: Shelf) -> None:
     """How far the running one is, and nothing before and after it, however it ends."""
     seen: list[Any] = []
 
-    def slow(*, deep: bool, repair: bool) -> Mapping[str, Any]:
+    def slow(**options: bool) -> Mapping[str, Any]:
         seen.append(client.get("/v1/verify").json())
         report(3, 2, "documents")
         seen.append(client.get("/v1/verify").json())
@@ -375,7 +377,7 @@ def test_the_page_runs_only_its_own_script(shelf: Shelf) -> None:
 
 def test_the_documentation_is_all_of_openapi(shelf: Shelf) -> None:
     """Every operation, field and description stands on the page, and every link leads somewhere."""
-    client = client_of(shelf, verify=lambda *, deep, repair: {})
+    client = client_of(shelf, verify=lambda **options: {})
     page, openapi = client.get("/docs").text, client.get("/openapi.json").json()
     told = " ".join(unescape(re.sub(r"<[^>]+>", "", page)).split())
     for path, methods in openapi["paths"].items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -13,11 +13,16 @@ from connectors.memory import MemoryStore
 from connectors.store import Conditional
 from models.ids import key_of, partition_of
 from models.points import OWN
-from models.records import ALL_COLLECTIONS, Delete, Floor, Timestamp, Version
+from models.records import ALL_COLLECTIONS, UNREAD, Delete, Floor, Timestamp, Version
 from models.wire import Message, Reference
 from syncline.errors import Misconfigured, Unavailable
+from syncline.indexing import MAPPING_CHANGED
+from syncline.local.mongo import LocalMongo
+from syncline.rules import MappingRule
+from syncline.verification import verify_worker
+from syncline.worker import Worker
 from tests.brokers import PARTITIONS, Broker
-from tests.indexing import Publisher, beat, configure, contents, indexing, sweep, texts
+from tests.indexing import Publisher, Replica, beat, configure, contents, indexing, sweep, texts
 from tests.pipeline import Pipeline, gone, paragraphs, put
 from tests.servers import Mongo
 
@@ -151,7 +156,8 @@ def test_undecodable_messages(broker: Broker, topic: str, topics: tuple[str, ...
             again.wait_for(lambda: again.index.watermark() == Timestamp(9, 0))
             assert again.control.received == 0
     assert len(failed) == 3
-    assert {entry.key.collection for entry in failed} == {topics[0].rpartition("/")[2]}
+    assert {entry.key.collection for entry in failed} == {UNREAD}
+    assert all(topics[0].rpartition("/")[2] in entry.key.id for entry in failed)
     assert {entry.failure.step for entry in failed if entry.failure} == {"decode"}
     assert {entry.failure.attempts for entry in failed if entry.failure} == {1}
     assert texts(store) == {document.key: "good"}
@@ -245,6 +251,61 @@ def test_references_without_a_database(broker: Broker, topic: str, topics: tuple
     assert failed.failure is not None
     assert "mongo.uri" in failed.failure.reason
     assert texts(store) == {key_of("notes", 2): "small"}
+
+
+def test_a_changed_mapping_is_told(
+    broker: Broker, topic: str, topics: tuple[str, ...], mongo: Mongo, mongo_server: LocalMongo
+) -> None:
+    """The flow cannot read again what it has indexed: status says so until verify has mended it."""
+    mongo.db["notes"].insert_one({"_id": 1, "text": "by default", "other": "as mapped"})
+    version = Version(mongo.now().time, mongo.now().inc)
+    config, store = configure(broker, topic), MemoryStore()
+    part = config.mongo.model_copy(update={"database": mongo.db.name})
+    config = config.model_copy(update={"mongo": part})
+    changed = config.model_copy(update={"mapping": {"notes": MappingRule(text=("other",))}})
+    with Publisher(broker, topics) as publisher, indexing(config, store) as flow:
+        publisher.send(put(1, version, text="by default", other="as mapped"))
+        flow.wait_for(lambda: texts(store) == {key_of("notes", 1): "by default"})
+        assert flow.status()["warnings"] == []
+    with indexing(changed, store) as flow:
+        assert flow.status()["warnings"] == [MAPPING_CHANGED]
+        worker = Worker(changed, mongo_server.uri, flow.index, flow.embedder)
+        assert not verify_worker(worker, deep=False, repair=False).in_sync
+        assert flow.status()["warnings"] == [MAPPING_CHANGED]
+        assert verify_worker(worker, deep=False, repair=True).in_sync
+        assert flow.status()["warnings"] == []
+        worker.client.close()
+    assert texts(store) == {key_of("notes", 1): "as mapped"}
+
+
+def test_refused_by_the_database(
+    broker: Broker, topic: str, start_server: Callable[..., LocalMongo]
+) -> None:
+    """A wrong password is told at the start, not when the first large document comes."""
+    server = start_server("--auth")
+    address = server.uri.removeprefix("mongodb://")
+    uri = f"mongodb://syncline:sesame-secret@{address}"
+    worker = Replica(configure(broker, topic), MemoryStore(), uri)
+    worker.start()
+    assert worker.join(10.0)
+    with pytest.raises(Misconfigured, match=r"mongo\.uri") as caught:
+        worker.wait_for(lambda: False)
+    assert "sesame" not in str(caught.value)
+
+
+def test_a_database_that_is_away_holds_nothing_up(
+    broker: Broker, topic: str, topics: tuple[str, ...]
+) -> None:
+    """Without any reference, a MongoDB that does not answer is not needed; the flow is ready."""
+    store = MemoryStore()
+    with (
+        Publisher(broker, topics) as publisher,
+        indexing(configure(broker, topic), store, "mongodb://127.0.0.1:1/") as flow,
+    ):
+        publisher.send(put(1, (5, 1), text="small"), beat(6))
+        flow.wait_for(lambda: flow.index.watermark() == Timestamp(6, 0))
+        assert flow.ready() == (True, {})
+    assert texts(store) == {key_of("notes", 1): "small"}
 
 
 def test_replicas_share_the_partitions(broker: Broker, topic: str, topics: tuple[str, ...]) -> None:

@@ -17,6 +17,7 @@ from typer.main import get_group
 from retriever.app import create_app
 from syncline.cli import app as cli
 from syncline.probes import create_probes
+from syncline.server import check_exposure
 from syncline.settings import Configuration, load_settings
 from syncline.telemetry import Telemetry
 from tests.deployment import (
@@ -26,11 +27,14 @@ from tests.deployment import (
     SERVICES,
     SETTINGS,
     Process,
+    config_map,
     of_kind,
     pod,
     processes,
+    resolved,
     texts,
 )
+from transforms.map import check_rule
 
 PROCESSES = processes()
 PAGES = ("docs/topologies.md", "docs/operating-at-scale.md")
@@ -45,12 +49,12 @@ FOREIGN_METRICS = {"pulsar_subscription_back_log"}
 
 
 def settings_of(process: Process, patch: pytest.MonkeyPatch) -> Configuration:
-    """What a process would read from its variables alone."""
-    patch.delenv("SYNCLINE_CONFIG", raising=False)
+    """What a process would read: its variables, and the file that is mounted."""
     for name in SETTINGS:
         patch.delenv(name, raising=False)
     for name, value in process.environment.items():
         patch.setenv(name, value)
+    patch.setenv("SYNCLINE_CONFIG", str(process.file))
     return load_settings()
 
 
@@ -108,8 +112,10 @@ def exposed() -> dict[str, set[str]]:
 
 
 def test_every_process_is_looked_at() -> None:
-    """Compose file and manifests start each of the three parts."""
-    assert sorted(process.arguments[0] for process in PROCESSES) == sorted([*NEEDS, *NEEDS])
+    """Compose file, manifests and example start each of the three parts, two with a GPU."""
+    assert sorted(p.arguments[0] for p in PROCESSES) == sorted([*NEEDS, *NEEDS, *NEEDS, "index"])
+    on_gpu = {p.place for p in PROCESSES if p.environment.get("SYNCLINE_EMBEDDER_DEVICE") == "cuda"}
+    assert on_gpu == {"compose gpu index", "kubernetes example syncline-index"}
 
 
 def test_every_variable_is_a_setting() -> None:
@@ -132,7 +138,40 @@ def test_its_settings_are_accepted(
         value = getattr(getattr(settings, part), key)
         assert value.get_secret_value() if isinstance(value, SecretStr) else value, need
     assert settings.http.host == "0.0.0.0"
-    assert settings.http.api_key.get_secret_value()
+    check_exposure(settings.http)
+    for name, rule in settings.mapping.items():
+        check_rule(name, rule)
+
+
+@pytest.mark.parametrize("process", PROCESSES, ids=lambda process: process.place)
+def test_a_wrong_value_would_be_noticed(
+    process: Process, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    """Each variable that is set reaches a setting of its own, by its value."""
+    monkeypatch.chdir(tmp_path)
+    settings = settings_of(process, monkeypatch)
+    for name in SETTINGS & set(process.environment):
+        part, _, key = name.removeprefix("SYNCLINE_").lower().partition("_")
+        found = getattr(getattr(settings, part), key)
+        shown = found.get_secret_value() if isinstance(found, SecretStr) else found
+        assert str(shown) == process.environment[name], name
+
+
+def test_a_mapping_can_be_given() -> None:
+    """The file is mounted read-only where the variable says, in every process."""
+    for name in NEEDS:
+        service = SERVICES["retriever" if name == "serve" else name]
+        (mount,) = service["volumes"]
+        assert resolved(mount).split(":")[1:] == [service["environment"]["SYNCLINE_CONFIG"], "ro"]
+    place = config_map()["SYNCLINE_CONFIG"]
+    for deployment in of_kind("Deployment").values():
+        spec = pod(deployment)
+        (mounted,) = [m for m in spec["containers"][0]["volumeMounts"] if m["name"] == "config"]
+        (volume,) = [v for v in spec["volumes"] if v["name"] == "config"]
+        assert f"{mounted['mountPath']}/syncline.toml" == place and mounted["readOnly"]
+        assert volume["configMap"] == {"name": "syncline-config"}
+    (example,) = {p.file for p in PROCESSES if "example" in p.place}
+    assert "[mapping." in example.read_text()
 
 
 @pytest.mark.parametrize("process", PROCESSES, ids=lambda process: process.place)

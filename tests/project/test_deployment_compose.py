@@ -28,7 +28,7 @@ REQUIRED = set(re.findall(r"\$\{(\w+):\?", TEXT))
 
 
 def mounts(name: str) -> list[list[str]]:
-    return [volume.split(":") for volume in SERVICES[name].get("volumes", ())]
+    return [resolved(volume).split(":") for volume in SERVICES[name].get("volumes", ())]
 
 
 def environment(name: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import tomllib
 
 import pytest
 
-from tests.deployment import ROOT, image_environment, instructions
+from tests.deployment import ROOT, SERVICES, image_environment, instructions, resolved
 
 INSTRUCTIONS = instructions()
 FROM = re.compile(r"(?P<image>\S+)( AS (?P<stage>\S+))?", re.IGNORECASE)
@@ -62,6 +62,17 @@ def test_what_it_copies_is_sent_and_is_there() -> None:
     assert all((ROOT / path).exists() for path in copied)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]) < copied
+
+
+def test_the_cpu_image_gets_the_cpu_build() -> None:
+    """By default torch comes from PyTorch's index of CPU builds, also through the compose file."""
+    (given,) = [rest for name, rest in INSTRUCTIONS if name == "ARG" and "TORCH_INDEX" in rest]
+    default = given.partition("=")[2]
+    assert default == "https://download.pytorch.org/whl/cpu"
+    for service in SERVICES.values():
+        if "build" in service:
+            assert resolved(service["build"]["args"]["TORCH_INDEX_URL"]) == default
+    assert sum('index-url "$TORCH_INDEX_URL" torch' in rest for _, rest in INSTRUCTIONS) == 1
 
 
 def test_it_runs_unprivileged() -> None:

@@ -54,7 +54,8 @@ def test_every_listed_file_exists() -> None:
         listed = yaml.safe_load((folder / "kustomization.yaml").read_text())
         names = [*listed["resources"], *listed.get("components", ())]
         names += [patch["path"] for patch in listed.get("patches", ())]
-        names += [env for one in listed["configMapGenerator"] for env in one.get("envs", ())]
+        for one in listed["configMapGenerator"]:
+            names += [*one.get("envs", ()), *one.get("files", ())]
         assert all((folder / name).exists() for name in names), folder
         beside = {path.name for path in folder.iterdir()} - set(names)
         assert beside <= {"kustomization.yaml", "secret.example.yaml"}
@@ -144,7 +145,7 @@ def test_policies_let_through_what_is_used() -> None:
         for port in rule["ports"]
     }
     listed = yaml.safe_load((EXAMPLE / "kustomization.yaml").read_text())["configMapGenerator"]
-    literals = dict(line.split("=", 1) for one in listed for line in one["literals"])
+    literals = dict(line.split("=", 1) for one in listed for line in one.get("literals", ()))
     addresses = [*config_map().values(), *literals.values()]
     addresses.append(needed()["Secret"]["stringData"]["mongo-uri"])
     used = {urlsplit(one).port for one in addresses if "://" in one and "persistent" not in one}
@@ -157,10 +158,14 @@ def test_kustomize_resolves_it(folder: Path) -> None:
     """`kubectl kustomize` renders all objects, and pods get the ConfigMap by its hashed name."""
     objects = rendered(folder)
     assert {one["kind"] for one in documents(folder)} <= {one["kind"] for one in objects}
-    (generated,) = (one["metadata"]["name"] for one in objects if one["kind"] == "ConfigMap")
+    names_of = [one["metadata"]["name"] for one in objects if one["kind"] == "ConfigMap"]
+    (settings,) = (name for name in names_of if name.startswith("syncline-config-"))
+    (generated,) = {*names_of} - {settings}
     for one in (one for one in objects if one["kind"] == "Deployment"):
         (container,) = pod(one)["containers"]
         assert container["envFrom"] == [{"configMapRef": {"name": generated}}]
+        (volume,) = [v for v in pod(one)["volumes"] if v["name"] == "config"]
+        assert volume["configMap"] == {"name": settings}
         names = {variable["name"] for variable in container["env"]}
         assert names <= SETTINGS
 

@@ -6,12 +6,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
+from flows.isolated import DEFECT_DOCUMENTS
+from flows.sync import contained
 from models.embedders import Unembeddable
 from models.ids import key_of
 from models.records import ALL_COLLECTIONS, Floor, Position, Timestamp, Version
 from syncline.control import Control
-from syncline.errors import Misconfigured, Stopped, Unavailable
+from syncline.errors import Misconfigured, Rejected, Stopped, Unavailable
 from syncline.retry import keep_trying
 from syncline.rules import MappingRule
 from tests.pipeline import Pipeline, gone, paragraphs, put
@@ -155,6 +158,51 @@ def test_a_document_that_the_model_refuses_leaves_nothing_behind(
     pipeline.run(put(1, (5, 1), text=paragraphs(30)))
     assert entry(pipeline, 1).failure.step == "embed"
     assert pipeline.orphans() == 0
+
+
+def refuse(pipeline: Pipeline, patch: pytest.MonkeyPatch, word: str, error: Exception) -> None:
+    """From now on a text with `word` in it breaks the embedder."""
+    embed = pipeline.embedder.embed_batches
+
+    def broken(texts: Sequence[str]) -> Iterator[Any]:
+        if any(word in text for text in texts):
+            raise error
+        yield from embed(texts)
+
+    patch.setattr(pipeline.embedder, "embed_batches", broken)
+
+
+@pytest.mark.parametrize("error", [KeyError("tone"), Rejected("store", "is not JSON")], ids=str)
+def test_a_document_that_cannot_be_applied_fails_alone(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Also by an error that nobody has thought of: it is recorded, its last good version stays,
+    the rest of its batch is indexed, and the flow goes on."""
+    pipeline.run(put(3, (5, 1), text="calm"))
+    refuse(pipeline, monkeypatch, "poison", error)
+    documents = [put(n, (6, n), text="poison" if n == 3 else f"note {n}") for n in range(6)]
+    with capture_logs():  # to print a traceback takes seconds
+        contained(pipeline.applier.apply, pipeline.control)(pipeline.items(documents))
+    assert pipeline.control.error is None
+    assert [entry(pipeline, n).state for n in (0, 3, 5)] == ["indexed", "failed", "indexed"]
+    assert entry(pipeline, 3).failure.step == getattr(error, "step", "apply")
+    assert texts(pipeline, 3) == ["calm"] and pipeline.orphans() == 0
+    pipeline.run(put(3, (7, 1), text="well"))
+    assert texts(pipeline, 3) == ["well"]
+
+
+@pytest.mark.parametrize("batch", [1, 20])
+def test_an_error_of_every_document_is_no_documents_error(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    """A defect of ours ends the flow, whether documents come together or one by one."""
+    refuse(pipeline, monkeypatch, "", KeyError("tone"))
+    run = contained(pipeline.applier.apply, pipeline.control)
+    for n in range(0, 20, batch):
+        with capture_logs():
+            run(pipeline.items([put(k, (5, k), text=f"note {k}") for k in range(n, n + batch)]))
+    assert isinstance(pipeline.control.error, KeyError)
+    assert pipeline.index.counts().failed < DEFECT_DOCUMENTS
 
 
 def test_two_documents_may_share_a_paragraph(pipeline: Pipeline) -> None:

@@ -15,9 +15,12 @@ from flows.verify import NEVER, VerifyReport, verify
 from models.ids import encode_id, entry_id, key_of
 from models.points import OWN, entry_payload
 from models.records import (
+    UNREAD,
     Chunk,
     ChunkPoint,
     Entry,
+    Failed,
+    Failure,
     Floor,
     Key,
     Position,
@@ -336,6 +339,20 @@ def test_a_damaged_store_is_told_by_its_counts(world: World) -> None:
     report = world.verify()
     assert report.counts == {"miscounted": 1}
     assert "index counts 10" in report.examples[0].detail
+
+
+def test_a_message_that_could_not_be_read_is_no_drift(world: World) -> None:
+    """It is counted and listed, no repair erases it, and it is forgotten only once in sync."""
+    failure = Failure(step="decode", reason="not a message")
+    key = Key(UNREAD, encode_id("topic-0 1:2:-1"))
+    world.pipeline.applier.apply([Failed(key=key, version=Version(NOW, 3), failure=failure)])
+    report = world.verify(deep=True, repairing=True)
+    assert (report.in_sync, report.unread, report.failed, dict(report.found)) == (True, 1, 1, {})
+    assert key in {entry.key for entry in world.index.failed(10)}
+    world.database.delete(LONG)
+    assert world.verify(forget=True).unread == 1
+    assert world.verify(forget=True, repairing=True).unread == 0
+    assert [entry.key for entry in world.index.failed(10)] == [key_of("notes", "bad")]
 
 
 def test_it_stops_when_asked(world: World) -> None:

@@ -15,7 +15,7 @@ import pytest
 from bson import Binary, Code, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
 from bson.datetime_ms import DatetimeMS
 from bson.raw_bson import RawBSONDocument
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models import records
@@ -108,6 +108,10 @@ def test_id_that_is_no_utf8() -> None:
 
 
 GOOD = bson.decode(encode(upsert({"_id": 1})))
+UUIDS: bson.CodecOptions[dict[str, Any]] = bson.CodecOptions(
+    uuid_representation=bson.binary.UuidRepresentation.STANDARD
+)
+BEAT = bson.decode(encode(MESSAGES[-1]))
 
 
 @pytest.mark.parametrize(
@@ -119,6 +123,12 @@ GOOD = bson.decode(encode(upsert({"_id": 1})))
         *({"n": n} for n in (None, "0", 0.5)),
         *({"c": None}, {"c": 1}, {"id": None}, {"id": 7}, {"doc": None}, {"doc": [1]}),
         *({"op": "h"}, {"op": "h", "g": 1, "p": 1, "w": 5}),
+        *({"n": n} for n in (-1, 2**31 + 1, 2**63 - 1)),
+        *({"c": c} for c in ("", "a\0b", "$messages")),
+        {"t": Timestamp(0, 1)},
+        *({**BEAT, "g": g} for g in (0, -1, 2**53 + 1)),
+        *({**BEAT, "p": p} for p in (0, -1, 2**16 + 1)),
+        {**BEAT, "w": Timestamp(0, 0)},
     ],
     ids=str,
 )
@@ -145,6 +155,37 @@ def test_broken_bytes(damage: bytes | tuple[int, bytes]) -> None:
         raw = raw[:at] + patch + raw[at + len(patch) :]
     with suppress(Rejected):
         assert isinstance(decode(raw), Record)
+
+
+values = st.recursive(
+    st.sampled_from([*FIELDS["numbers"], *FIELDS["dates"], *FIELDS["binary"], *FIELDS["keys"]])
+    | st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.text(max_size=8)
+    | st.sampled_from(["u", "r", "d", "f", "h", "7", '{"$oid": "x"}', '{"$date": 9e99}'])
+    | st.builds(Timestamp, st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["a", "$ref", "$id", "_id", "$oid"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=400)
+@given(
+    st.dictionaries(st.sampled_from(sorted({**GOOD, **BEAT})), values), st.sampled_from("urdfhx")
+)
+def test_any_bson(change: dict[str, Any], operation: str) -> None:
+    """Whatever its fields hold, a document is a message that is in range, or a rejection."""
+    try:
+        raw = bson.encode({**GOOD, **BEAT, "op": operation, **change}, codec_options=UUIDS)
+    except (bson.errors.BSONError, OverflowError):  # none, so it never arrives
+        return
+    with suppress(Rejected):
+        message = decode(raw)
+        assert decode(encode(message)) == message
 
 
 versions = st.builds(
