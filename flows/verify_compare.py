@@ -27,6 +27,7 @@ from models.records import (
     Key,
     Removal,
     Revision,
+    Timestamp,
     Upsert,
     Version,
 )
@@ -72,6 +73,8 @@ class _Pair:
     entry: Entry | None
     hidden: bool
     """The entry is below its collection's floor: readers do not see it, a sweep removes it."""
+    ahead: bool = False
+    """The entry claims a version that the database has not reached: every change is older."""
     chunks: Mapping[str, tuple[str, Chunk]] | None = None
     """Chunk id -> (hash, chunk), in order, as the text gives them; None where not chunked."""
     stored: set[str] = field(default_factory=set)
@@ -101,6 +104,17 @@ class Comparison:
         self.steps = steps
         self.deep = deep
         self._stop = stop
+        self._noted = Timestamp(0, 0)
+
+    def note_time(self) -> Timestamp:
+        """The database's time, now."""
+        self._noted = self.reader.cluster_time()
+        return self._noted
+
+    def is_ahead(self, entry: Entry) -> bool:
+        """Whether an entry that was read before this call is newer than the database is now."""
+        at = entry.version[:2]
+        return at > self._noted and at > self.note_time()
 
     def pause_point(self, seconds: float = 0.0) -> None:
         """Wait for `seconds`. Raises `Stopped` as soon as a stop is asked for."""
@@ -160,13 +174,14 @@ class Comparison:
         floor = hidden.get(item.key.collection)
         is_hidden = entry is not None and floor is not None and entry.version < floor
         has_failed = entry is not None and entry.state == "failed"
+        is_ahead = entry is not None and self.is_ahead(entry)
         if not isinstance(item, Revision) or not (self.deep or has_failed):
-            return _Pair(item, entry, is_hidden)
+            return _Pair(item, entry, is_hidden, is_ahead)
         self.pause_point()
         prepared = self.steps.prepare(item)
         if isinstance(prepared, Failed):
-            return _Pair(prepared, entry, is_hidden)
-        return _Pair(item, entry, is_hidden, identify(item.key, prepared.chunks or ()))
+            return _Pair(prepared, entry, is_hidden, is_ahead)
+        return _Pair(item, entry, is_hidden, is_ahead, identify(item.key, prepared.chunks or ()))
 
 
 def by_collection(keys: Iterable[Key]) -> dict[str, list[Key]]:
@@ -235,7 +250,9 @@ def _differences(pair: _Pair) -> Iterator[tuple[Kind, str]]:
     elif isinstance(pair.item, Failed) and pair.entry.state != "failed":
         yield "missing", f"it fails ({pair.item.failure.reason}), which its entry does not say"
     else:
-        if isinstance(pair.item, Revision) and (reason := _staleness(pair, pair.item)):
+        if pair.ahead:
+            yield "stale", f"its version {pair.entry.version} is one of the database's future"
+        elif isinstance(pair.item, Revision) and (reason := _staleness(pair, pair.item)):
             yield "stale", reason
         yield from _differences_of_chunks(pair)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from models.embedders import Unembeddable
-from models.ids import key_of
+from models.ids import entry_id, key_of
 from models.records import ALL_COLLECTIONS, Floor, Position, Timestamp, Version
 from syncline.control import Control
 from syncline.errors import Misconfigured, Stopped, Unavailable
@@ -340,3 +340,14 @@ def test_a_wait_is_over_also_when_it_ends_in_an_error() -> None:
     with pytest.raises(Misconfigured):
         keep_trying(call, control)
     assert not control.waiting
+
+
+def test_a_damaged_entry_takes_the_next_change() -> None:
+    """An entry whose etag does not fit it refuses every guarded write: it is sealed anew."""
+    pipeline = Pipeline()
+    pipeline.run(put("a", (1, 1), text="one"))
+    damage = {"title": "damaged"}
+    pipeline.index.store.set_payload([entry_id(key_of("notes", "a"))], damage, at=("syncline",))
+    pipeline.run(put("a", (2, 1), text="two"))
+    entry = pipeline.index.entries([key_of("notes", "a")])[key_of("notes", "a")]
+    assert (entry.version, entry.title) == (Version(2, 1), "")
