@@ -9,6 +9,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Mapping
+from typing import Any
 
 from connectors.index import Index
 from retriever.app import create_app
@@ -27,6 +28,7 @@ from syncline.lifecycle import (
 )
 from syncline.probes import create_probes
 from syncline.runtime import RunFile
+from syncline.schedule import Verifier
 from syncline.server import HttpServer
 from syncline.settings import Configuration
 from syncline.telemetry import Telemetry
@@ -38,9 +40,14 @@ def sync(config: Configuration, *, on_ready: OnReady) -> None:
     need_server(config, "sync")
     stop = stop_on_signals()
     with contextlib.ExitStack() as stack:
+        server = HttpServer(config.http.host, config.http.port)
+        stack.callback(server.stop)
         uri = stack.enter_context(mongo_of(config))
         worker = start_worker(stack, config, uri)
-        run_until_stopped(worker, stop, lambda: on_ready({"event": "ready", "pid": os.getpid()}))
+        verifier = stack.enter_context(Verifier(worker, ready=worker.ready))
+        _start_probes(config, server, worker, verifier)
+        facts = {"event": "ready", "http": server.url, "pid": os.getpid()}
+        run_until_stopped(worker, stop, lambda: on_ready(facts))
 
 
 def serve(config: Configuration, *, on_ready: OnReady) -> None:
@@ -93,7 +100,10 @@ def index(config: Configuration, *, on_ready: OnReady) -> None:
         stack.callback(opened.store.close)
         uri = config.mongo.uri.get_secret_value()
         worker = IndexWorker(config, uri, opened, load_embedder(config))
-        _run_probed(stack, config, server, worker, stop, on_ready)
+        verifier = Verifier(
+            worker, ready=worker.ready, is_mine=lambda: worker.reads_first_partition
+        )
+        _run_probed(stack, config, server, worker, stop, on_ready, verifier=verifier)
 
 
 def start_worker(stack: contextlib.ExitStack, config: Configuration, uri: str) -> Worker:
@@ -113,21 +123,35 @@ def _run_probed(
     worker: RunningFlow,
     stop: threading.Event,
     on_ready: OnReady,
+    *,
+    verifier: Verifier | None = None,
 ) -> None:
     """A flow with its probes, which tell from the start what it waits for."""
+    _start_probes(config, server, worker, verifier)
+    worker.start()
+    stack.callback(stop_flow, worker)
+    if verifier is not None:
+        stack.enter_context(verifier)
+    running = RunFile(config.local.data_dir, http=server.url, mongo="")
+    facts = {key: running.facts[key] for key in ("http", "pid")}
+    stack.enter_context(running)
+    run_until_stopped(worker, stop, lambda: on_ready({"event": "ready", **facts}))
+
+
+def _start_probes(
+    config: Configuration, server: HttpServer, worker: RunningFlow, verifier: Verifier | None
+) -> None:
+    def status() -> Mapping[str, Any]:
+        facts = worker.status()
+        return facts if verifier is None else {**facts, "verify": verifier.facts()}
+
     app = create_probes(
-        status=worker.status,
+        status=status,
         ready=worker.ready,
         telemetry=worker.telemetry,
         api_key=config.http.api_key,
     )
     server.start(app)
-    worker.start()
-    stack.callback(stop_flow, worker)
-    running = RunFile(config.local.data_dir, http=server.url, mongo="")
-    facts = {key: running.facts[key] for key in ("http", "pid")}
-    stack.enter_context(running)
-    run_until_stopped(worker, stop, lambda: on_ready({"event": "ready", **facts}))
 
 
 def _can_serve(index: Index) -> tuple[bool, Mapping[str, str]]:
