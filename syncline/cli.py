@@ -88,12 +88,14 @@ def up(
 
 
 @app.command()
-def sync(config: ConfigFile = None, log_level: LogLevel = "warning") -> None:
+def sync(
+    config: ConfigFile = None, http_port: HttpPort = None, log_level: LogLevel = "warning"
+) -> None:
     """Run the flow alone: keep a Qdrant server in line with MongoDB."""
     from syncline.services import sync as run
 
     configure_logging(log_level)
-    settings = load_settings(config)
+    settings = _settings(config, None, None, http_port)
     show.starting(settings)
     run(settings, on_ready=_announce(show.sync_is_ready, settings))
 
@@ -279,13 +281,14 @@ def main() -> None:
     try:
         app()
     except Misconfigured as error:
-        show.problem(error.problem, error.remedy)
+        show.problem(error.problem, error.remedy, code=error.code)
         sys.exit(2)
     except SynclineError as error:
-        show.problem(str(error), None)
+        show.problem(str(error), None, code=error.code)
         sys.exit(3)
     except OSError as error:
-        show.problem(f"{error.filename or 'the system'}: {error.strerror or error}", _OS_REMEDY)
+        what = f"{error.filename or 'the system'}: {error.strerror or error}"
+        show.problem(what, _OS_REMEDY, code="file_refused")
         sys.exit(2)
     except Exception:
         # Python's own exit code for it is 1, which a script would take for drift.

@@ -10,17 +10,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from syncline.errors import see
 from syncline.settings import Configuration
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 
-def problem(text: str, remedy: str | None) -> None:
-    """An error, with what to do about it."""
+def problem(text: str, remedy: str | None, *, code: str) -> None:
+    """An error, with what to do about it, and where more is said."""
     err.print(f"[bold red]error[/]: {escape(text)}", soft_wrap=True)
     if remedy:
         err.print(f"[bold]remedy[/]: {escape(remedy)}", soft_wrap=True)
+    err.print(f"[bold]see[/]: {see(code)}", soft_wrap=True)
 
 
 def starting(settings: Configuration) -> None:
@@ -56,7 +58,7 @@ def up_is_ready(settings: Configuration, facts: Mapping[str, Any]) -> None:
 
 def sync_is_ready(settings: Configuration, facts: Mapping[str, Any]) -> None:
     """The flow runs."""
-    err.print(f"syncline: keeping {settings.qdrant.collection} in line (pid {facts['pid']})")
+    err.print(f"syncline: keeping {settings.qdrant.collection} in line, probes at {facts['http']}")
 
 
 def capture_is_ready(settings: Configuration, facts: Mapping[str, Any]) -> None:
@@ -120,6 +122,10 @@ def status(facts: Mapping[str, Any]) -> None:
         table.add_row("waiting for", f"{service}: {reason}")
     for name, progress in facts.get("backfill", {}).items():
         table.add_row("backfill", f"{name}: {progress['done']} of about {progress['of']}")
+    checked = (facts.get("verify") or {}).get("last")
+    if checked:
+        found = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in checked["counts"].items())
+        table.add_row("verified", f"{checked['at']}: {found or 'in sync'}")
     out.print(table)
 
 
@@ -158,3 +164,5 @@ def checks(found: Sequence[Mapping[str, Any]]) -> None:
         out.print(f"{mark} {check['name']}: {escape(check['detail'])}", soft_wrap=True)
         if check.get("remedy"):
             out.print(f"     remedy: {escape(check['remedy'])}", soft_wrap=True)
+        if check.get("see"):
+            out.print(f"     see: {check['see']}", soft_wrap=True)
