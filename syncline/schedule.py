@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, get_args
 
 from flows.verify_report import Kind, VerifyReport
+from models.records import Timestamp
 from syncline.errors import Stopped, SynclineError
-from syncline.verification import Comparable, has_caught_up, verify_worker
+from syncline.verification import PATIENT_SECONDS, Comparable, verify_worker
 
 POLL_SECONDS = 1.0
 """Between two looks at whether it may begin; nothing in a comparison is that urgent."""
@@ -47,6 +49,8 @@ class Verifier:
         self._fed_by_others = fed_by_others
         self._last: Mapping[str, Any] | None = None
         self._problem: str | None = None
+        self._awaited: Timestamp | None = None
+        self._give_up = 0.0
         self._thread = threading.Thread(target=self._run, name="syncline-verify", daemon=True)
 
     def __enter__(self) -> Verifier:
@@ -105,8 +109,17 @@ class Verifier:
     # --- one comparison -----------------------------------------------------------------------
 
     def _has_caught_up(self) -> bool:
+        """Whether the index is less behind than a comparison waits for it; what lags is late, and
+        no drift."""
         with self._telling():
-            return has_caught_up(self._worker)
+            watermark = self._worker.index.watermark()
+            if watermark is not None and self._awaited is not None and watermark >= self._awaited:
+                self._awaited = None
+                return True
+            if self._awaited is None or time.monotonic() >= self._give_up:
+                self._awaited = self._worker.reader().cluster_time()
+                self._give_up = time.monotonic() + PATIENT_SECONDS
+            return False
 
     def _compare(self, *, deep: bool, repair: bool, gently: bool) -> VerifyReport:
         with self._telling():

@@ -124,12 +124,6 @@ def verify_worker(
     )
 
 
-def has_caught_up(worker: Comparable) -> bool:
-    """Whether the index reflects the database as it is now; what lags is late, and no drift."""
-    watermark = worker.index.watermark()
-    return watermark is not None and watermark >= worker.reader().cluster_time()
-
-
 @contextlib.contextmanager
 def following(client: Client, progress: Progress) -> Iterator[None]:
     """Meanwhile, tell how far the comparison of a running Syncline has come."""

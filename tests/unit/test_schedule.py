@@ -125,6 +125,7 @@ def test_a_failure_is_in_the_status_until_one_succeeds() -> None:
 def test_it_waits_until_the_index_has_caught_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the flow has still to write is late and no drift, so nothing is compared before."""
     monkeypatch.setattr("syncline.verification.PATIENT_SECONDS", 0)
+    monkeypatch.setattr(schedule, "PATIENT_SECONDS", 0)
     beside = Beside()
     beside.world.database.put("notes", _id="short", text="edited")
     asked: list[None] = []
@@ -151,12 +152,23 @@ def test_who_gives_it_up_forgets() -> None:
     """A replica that no longer compares must not go on telling what it once found."""
     beside = Beside()
     beside.world.index.delete([entry_id(SHORT)])
-    assert beside.verifier._attempt() == 1
+    assert [beside.verifier._attempt() for _ in range(2)] == [schedule.POLL_SECONDS, 1]
     assert beside.sample("drift_documents", kind="missing") == 1
     beside.is_mine = False
     beside.verifier._attempt()
     assert beside.sample("drift_documents", kind="missing") is None
     assert beside.last() is None
+
+
+def test_a_database_that_is_written_all_the_time_is_compared() -> None:
+    """The index need not be at its very newest moment, which is past as soon as it is there."""
+    beside = Beside()
+    beside.verifier._attempt()
+    beside.world.database.put("notes", _id="short", text="edited")
+    beside.world.sync()
+    beside.world.database.seconds += 1
+    beside.verifier._attempt()
+    assert beside.last() is not None
 
 
 def test_a_stop_ends_it_at_once() -> None:
