@@ -34,7 +34,7 @@ def events() -> Iterator[str]:
     for call in calls():
         if ast.unparse(call.func) in [f"_log.{level}" for level in LOUD]:
             assert isinstance(call.args[0], ast.Constant), ast.unparse(call)
-            yield call.args[0].value
+            yield str(call.args[0].value)
 
 
 def codes() -> Iterator[str]:
@@ -44,7 +44,7 @@ def codes() -> Iterator[str]:
     for call in calls():
         for keyword in call.keywords:
             if keyword.arg == "code" and isinstance(keyword.value, ast.Constant):
-                yield keyword.value.value
+                yield str(keyword.value.value)
 
 
 def test_every_failure_has_a_section_and_every_section_a_failure() -> None:
