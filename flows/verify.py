@@ -15,7 +15,8 @@ from typing import TypeVar
 
 from connectors.index import Index
 from connectors.mongo_reader import DocumentReader
-from flows.verify_compare import Comparison, Finding, Steps, bson_ids, by_collection
+from flows.verify_compare import Comparison, Steps, bson_ids, by_collection
+from flows.verify_pair import Finding
 from flows.verify_repair import Apply, Repairer
 from flows.verify_report import Drift, Kind, Tally, VerifyReport
 from flows.verify_settle import Settler

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from connectors.index import Unlisted
-from flows.verify_compare import Comparison, Finding, Known, bson_ids, by_collection
+from flows.verify_compare import Comparison, bson_ids, by_collection
+from flows.verify_pair import Finding, Known
 from flows.verify_settle import Settled, Settler
 from models.ids import key_of
 from models.points import OWN, written_up_to
