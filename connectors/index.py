@@ -73,6 +73,7 @@ class Index:
         self.entries, self.standing, self.commit = ledger.entries, ledger.standing, ledger.commit
         self.hidden_below, self.put_floor = ledger.hidden_below, ledger.put_floor
         self.unread, self.forget = ledger.unread, ledger.forget
+        self.rewind = ledger.rewind
         self.position, self.put_position = feed.position, feed.put_position
         self.feed_directly, self.feed_from_topic = feed.feed_directly, feed.feed_from_topic
         self.put_marks, self.marks = feed.put_marks, feed.marks
@@ -96,6 +97,7 @@ class Index:
                 raise Misconfigured(
                     "the Qdrant collection already holds points that Syncline did not write",
                     "set qdrant.collection to a name of its own",
+                    code="index_foreign",
                 )
             # Several writers may open a new index at once: the first one's recipe stands.
             made = Point(single_id("recipe"), points.single_payload("recipe", recipe))
@@ -110,7 +112,7 @@ class Index:
     def check(known: Recipe, wanted: Recipe) -> None:
         """Raises `Misconfigured` if an index of one recipe cannot be gone on with by the other."""
         if known != wanted:
-            raise Misconfigured(_differences(known, wanted), _RECIPE_REMEDY)
+            raise Misconfigured(_differences(known, wanted), _RECIPE_REMEDY, code="recipe_changed")
 
     def recipe(self) -> Recipe | None:
         """What the index is made of; None if it is empty or does not exist."""
@@ -134,6 +136,7 @@ class Index:
             raise Misconfigured(
                 "this Qdrant server ignores the condition of a write, which guards every entry",
                 "upgrade Qdrant to 1.17 or later",
+                code="qdrant_unfit",
             )
 
     # --- chunks ---------------------------------------------------------------------------

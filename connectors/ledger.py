@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from connectors.store import Conditional, Point, Store, Stored
 from models import points
-from models.conditions import All, Condition, Either
+from models.conditions import All, Condition, Either, Match
 from models.ids import entry_id, floor_id
 from models.points import OWN, Swept
 from models.records import ALL_COLLECTIONS, UNREAD, Entry, Floor, Key, Version
@@ -84,11 +84,30 @@ class Ledger:
         self._store.upsert_conditionally([write for write in writes if write.points])
         now = self.standing(keys)
         won = [entry for entry in entries if now.entries.get(entry.key) == entry]
+        lost = {*keys} - {entry.key for entry in won}
+        # Refused, and nobody has written it: compared with what was planned against.
+        stuck = [e.key for e in changed if now.entries.get(e.key) == known[e.key]]
+        self._reseal([key for key in stuck if key in lost])
         buried = [e for e in won if e.version < now.floors.get(e.key.collection, e.version)]
         for entry in buried:
             floor = now.floors[entry.key.collection]
             self.remove([entry.key], points.of_kind("entry", points.older_than(floor)), floor)
-        return {*keys} - {entry.key for entry in won} | {entry.key for entry in buried}
+        return lost | {entry.key for entry in buried}
+
+    def rewind(self, entries: Sequence[Entry], to: Version) -> None:
+        """Give entries that claim a version of the future this one, as far as they stand still."""
+        if entries:
+            lower = [entry.model_copy(update={"version": to}) for entry in entries]
+            write = Conditional(_points(lower), points.one_of(entries), False)
+            self._store.upsert_conditionally([write])
+
+    def _reseal(self, keys: Sequence[Key]) -> None:
+        """Entries that damage has altered, and not their etag with them: every change of theirs
+        would lose, for ever."""
+        for payload in self._retrieve([entry_id(key) for key in keys]):
+            as_stored = Match(path=(OWN, "etag"), values=(payload[OWN]["etag"],))
+            write = Conditional(_points([points.read_entry(payload)]), as_stored, False)
+            self._store.upsert_conditionally([write])
 
     def remove(self, keys: Sequence[Key], dead: Condition, below: Version) -> None:
         """Remove the entries of these documents for which `dead` holds, and where none is left,

@@ -61,6 +61,7 @@ class MemoryStore:
                     f"the index holds vectors of {found} dimensions, the embedding model makes"
                     f" {dimension}",
                     "set the model it was built with",
+                    code="recipe_changed",
                 )
             return found is None
 
@@ -197,7 +198,9 @@ class MemoryStore:
         with self._lock:
             self._answer()
             if self._dimension is None:
-                raise Misconfigured("there is no index", "fill it first: `syncline sync`")
+                raise Misconfigured(
+                    "there is no index", "fill it first: `syncline sync`", code="index_missing"
+                )
             yield
 
     @contextmanager
@@ -227,6 +230,7 @@ class MemoryStore:
             raise Misconfigured(
                 f"a vector of {dimension} dimensions does not fit the index of {self._dimension}",
                 "set the model it was built with",
+                code="recipe_changed",
             )
 
     def _present(self, ids: Sequence[str], only_if: Condition | None = None) -> list[Point]:

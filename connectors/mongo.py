@@ -214,6 +214,7 @@ def _check_topology(hello: Mapping[str, Any]) -> None:
         raise Misconfigured(
             "this MongoDB server is standalone, and only a replica set has change streams",
             "start mongod with --replSet rs0 and run rs.initiate() once (one member is enough)",
+            code="mongo_unfit",
         )
 
 

@@ -58,6 +58,7 @@ def translate(error: errors.PyMongoError, *, resuming: bool = False) -> Syncline
         return Misconfigured(
             f"what answers at the MongoDB address does not speak its protocol: {error}",
             "check host and port in mongo.uri",
+            code="mongo_unfit",
         )
     if isinstance(error, errors.ConfigurationError | errors.InvalidName):
         return Misconfigured(f"MongoDB cannot be used like this: {error}", "correct mongo.uri")
@@ -85,11 +86,13 @@ def _by_code(error: errors.OperationFailure, resuming: bool) -> SynclineError:
         return Misconfigured(
             f"MongoDB refuses the user of mongo.uri: {_first_line(error)}",
             'check user and password, and grant the role "read" on the database',
+            code="access_refused",
         )
     if code in _UNSUPPORTED_CODES:
         return Misconfigured(
             f"this MongoDB server cannot do what Syncline needs: {_first_line(error)}",
             "use a MongoDB replica set or sharded cluster, version 6.0 or later",
+            code="mongo_unfit",
         )
     return SynclineError(f"unexpected MongoDB error {code}: {_first_line(error)}")
 

@@ -172,4 +172,5 @@ def _went_back(now: Timestamp, newest: Version) -> Misconfigured:
         f"MongoDB's cluster time {now} is before {newest.seconds}.{newest.increment}, which the "
         "index has seen: the database was restored to an earlier time, or is another one",
         "set qdrant.collection to a new name (or delete the index) and start again",
+        code="mongo_went_back",
     )

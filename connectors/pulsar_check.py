@@ -54,6 +54,7 @@ def check(credentials: Credentials) -> None:
                 f"no TLS connection to {host}: {error.reason or error}",
                 "check pulsar.tls_ca_file, pulsar.tls_certificate_file, and the name and port in "
                 "pulsar.url",
+                code="access_refused",
             ) from error
         except OSError as error:
             reason = f"{host}: {error}"
@@ -100,6 +101,7 @@ def _ask(connection: socket.socket, host: str, credentials: Credentials) -> None
     raise Misconfigured(
         f"Pulsar refuses the credentials ({denial}): {text}",
         "check pulsar.token or the TLS certificate",
+        code="access_refused",
     )
 
 

@@ -61,9 +61,12 @@ def translate(error: pulsar.PulsarException | pulsar.Result) -> SynclineError:
             f"Pulsar refuses the credentials ({name})",
             "check pulsar.token or the TLS certificate, and grant produce and consume on the "
             "namespace of pulsar.topic",
+            code="access_refused",
         )
     if name in _REMEDIES:
-        return Misconfigured(f"Pulsar cannot be used like this: {name}", _REMEDIES[name])
+        return Misconfigured(
+            f"Pulsar cannot be used like this: {name}", _REMEDIES[name], code="topic_unfit"
+        )
     return SynclineError(f"unexpected Pulsar error: {name}: {error}")
 
 

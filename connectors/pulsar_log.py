@@ -62,9 +62,9 @@ class ClientLog:
             self._left_out[place] = self._left_out.get(place, 0) + 1
             return
         self._quiet_until[place] = now + QUIET_SECONDS
-        tell = _log.warning if match["level"] in ("ERROR", "FATAL") else _log.info
-        tell(
-            "pulsar_client",
-            message=_SECRETS.sub("***", match["text"]).strip()[:500],
-            left_out=self._left_out.pop(place, 0),
-        )
+        text = _SECRETS.sub("***", match["text"]).strip()[:500]
+        left_out = self._left_out.pop(place, 0)
+        if match["level"] in ("ERROR", "FATAL"):
+            _log.warning("pulsar_client", message=text, left_out=left_out)
+        else:
+            _log.info("pulsar_client", message=text, left_out=left_out)

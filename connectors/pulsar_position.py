@@ -175,4 +175,5 @@ def _read(message: Any, topic: str) -> Position:
             f"the position of capture in {topic} cannot be read: {error}",
             "use the version of Syncline that wrote it, or delete the topic: everything is read "
             "again then",
+            code="topic_unfit",
         ) from error

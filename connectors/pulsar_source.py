@@ -168,6 +168,7 @@ class _Partition(StatefulSourcePartition[Arriving, None]):
             raise Misconfigured(
                 f"capture writes {heartbeat.partitions} partitions, this index flow reads {read}",
                 "give both the same pulsar.topic and pulsar.partitions",
+                code="topic_unfit",
             )
 
     # --- acknowledging --------------------------------------------------------------------

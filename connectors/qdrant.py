@@ -270,4 +270,5 @@ def _check(found: qdrant.CollectionInfo, name: str, dimension: int) -> None:
             f"the collection {name!r} holds vectors of {dense.size} dimensions, the embedding"
             f" model makes {dimension}",
             "set the model it was built with, or another qdrant.collection",
+            code="recipe_changed",
         )

@@ -163,7 +163,9 @@ class EdgeStore:
     def _shard(self) -> edge.EdgeShard:
         if self._opened is None:
             raise Misconfigured(
-                f"there is no open index in {self._path}", "fill it first: `syncline sync`"
+                f"there is no open index in {self._path}",
+                "fill it first: `syncline sync`",
+                code="index_missing",
             )
         return self._opened
 
@@ -180,6 +182,7 @@ class EdgeStore:
                 f"the index in {self._path} holds vectors of {found} dimensions, the embedding"
                 f" model makes {dimension}",
                 "set the model it was built with, or another data directory",
+                code="recipe_changed",
             )
 
 
@@ -210,14 +213,17 @@ def _misconfigured(path: Path, error: Exception) -> Misconfigured:
         return Misconfigured(
             f"{path} is in use by another process",
             "stop the other `syncline` on this data directory, or ask it over HTTP",
+            code="data_in_use",
         )
     if "Vector dimension error" in text:
         return Misconfigured(
             f"a vector does not fit the index in {path}: {text}",
             "set the model it was built with, or another data directory",
+            code="recipe_changed",
         )
     return Misconfigured(
         f"the index in {path} cannot be used: {text}",
         "check free space and permissions; if it is damaged, remove the directory and start"
         " again: the index is rebuilt from the database",
+        code="index_unusable",
     )

@@ -58,16 +58,19 @@ def of_status(status: int, text: str, collection: str) -> SynclineError:
             f"Qdrant refuses the credentials ({status})",
             "set qdrant.api_key (SYNCLINE_QDRANT_API_KEY) to a key that may read and write"
             f" {collection!r}",
+            code="access_refused",
         )
     if status == 404:
         return Misconfigured(
             f"Qdrant has no collection {collection!r}, or lost a point of it: {text}",
             "check qdrant.url; a removed collection is made and filled anew at the next start",
+            code="index_missing",
         )
     if status == 413:
         return Misconfigured(
             f"Qdrant refuses a request of this size: {text}",
             "raise service.max_request_size_mb on the server to 32 or more",
+            code="qdrant_unfit",
         )
     if status >= 500 or status in _PASSING:
         return Unavailable(_SERVICE, f"status {status}: {text}")
@@ -93,6 +96,7 @@ def _unreadable(text: str) -> Misconfigured:
     return Misconfigured(
         f"Qdrant's answer cannot be read: {text}",
         "check that qdrant.url is a Qdrant server of a supported version",
+        code="qdrant_unfit",
     )
 
 
@@ -100,4 +104,5 @@ def _refused(text: str) -> Misconfigured:
     return Misconfigured(
         f"Qdrant refuses the request: {text}",
         "check that the collection was made by this version and with this embedding model",
+        code="qdrant_unfit",
     )

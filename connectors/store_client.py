@@ -139,12 +139,13 @@ class RemoteStore:
             raise Misconfigured(
                 f"the index's owner at {self._path} answers what is no answer ({error})",
                 "run the same version of Syncline in all processes",
+                code="versions_differ",
             ) from error
 
     def _exchange(self, request: bytes) -> Frame:
         """Send and receive; the connection is kept only after a whole answer."""
         if self._closed:
-            raise Misconfigured("the index was closed", "open it again")
+            raise Misconfigured("the index was closed", "open it again", code="fault")
         try:
             connection = self._idle.pop()
         except IndexError:

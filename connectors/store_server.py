@@ -126,6 +126,7 @@ class StoreServer:
                 Misconfigured(
                     f"the index's owner does not know this call ({error})",
                     "run the same version of Syncline in all processes",
+                    code="versions_differ",
                 )
             )
         except SynclineError as error:
@@ -136,6 +137,7 @@ class StoreServer:
                 Misconfigured(
                     f"the index's owner failed: {type(error).__name__}: {error}",
                     "see the log of the process that owns the index",
+                    code="fault",
                 )
             )
 
@@ -201,4 +203,5 @@ def _remove_stale(path: Path) -> None:
                 f"{path} is served by another process",
                 "stop the other `syncline` on this data"
                 " directory, or choose another local.data_dir",
+                code="data_in_use",
             )

@@ -30,9 +30,9 @@ MAX_FRAME_BYTES = 256 * 2**20
 _T = TypeVar("_T")
 _PREFIX = struct.Struct("<II")
 _DONE = "done"
-_ERRORS: Mapping[type[SynclineError], tuple[str, str]] = {
+_ERRORS: Mapping[type[SynclineError], tuple[str, ...]] = {
     Unavailable: ("service", "reason"),
-    Misconfigured: ("problem", "remedy"),
+    Misconfigured: ("problem", "remedy", "code"),
     Rejected: ("step", "reason"),
 }
 _NOT_SERVED = frozenset({"close"})

@@ -112,4 +112,5 @@ def _not_started(reason: str) -> Misconfigured:
     return Misconfigured(
         f"flow.processes: a process for cleaning and chunking does not start: {reason}",
         "see its own message above; or set flow.processes to 0",
+        code="local_part_failed",
     )

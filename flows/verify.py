@@ -15,7 +15,8 @@ from typing import TypeVar
 
 from connectors.index import Index
 from connectors.mongo_reader import DocumentReader
-from flows.verify_compare import Comparison, Finding, Steps, bson_ids, by_collection
+from flows.verify_compare import Comparison, Steps, bson_ids, by_collection
+from flows.verify_pair import Finding
 from flows.verify_repair import Apply, Repairer
 from flows.verify_report import Drift, Kind, Tally, VerifyReport
 from flows.verify_settle import Settler
@@ -96,7 +97,7 @@ class _Verification:
         self._scrolled_from = ""
 
     def run(self) -> VerifyReport:
-        began, started = self._reader.cluster_time(), time.perf_counter()
+        began, started = self._comparison.note_time(), time.perf_counter()
         self._compare_documents()
         self._compare_entries()
         self._compare_chunks()
@@ -176,6 +177,7 @@ class _Verification:
         self._scrolled_from = ""
         self._tally.unsettled += settled.unsettled
         self._tally.add_found(drift for finding in drift for drift in finding.drifts)
+        self._tally.orphaned_chunks += sum(len(finding.stray) for finding in drift)
         if self._repairer and drift:
             settled = self._repairer.repair(drift)
             self._tally.unsettled += settled.unsettled
@@ -216,6 +218,7 @@ class _Verification:
             found=dict(tally.found),
             deep=self._comparison.deep,
             repaired=tally.repaired,
+            orphaned_chunks=tally.orphaned_chunks,
             unsettled=tally.unsettled,
             took_seconds=round(seconds, 3),
             as_of=str(watermark) if watermark else None,

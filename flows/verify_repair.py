@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from connectors.index import Unlisted
-from flows.verify_compare import Comparison, Finding, Known, bson_ids, by_collection
+from flows.verify_compare import Comparison, bson_ids, by_collection
+from flows.verify_pair import Finding, Known
 from flows.verify_settle import Settled, Settler
 from models.ids import key_of
 from models.points import OWN, written_up_to
@@ -58,15 +59,18 @@ class Repairer:
             # Entries, then the time, then documents: what is read is then at least as new as its
             # entry, and may carry the entry's version where that is the higher one.
             entries = self._comparison.index.entries(group)
-            noted = Version(*self._comparison.reader.cluster_time())
-            versions = {k: max(noted, entries[k].version) if k in entries else noted for k in group}
+            noted = Version(*self._comparison.note_time())
+            ahead = {k: e for k, e in entries.items() if self._comparison.is_ahead(e)}
+            self._comparison.index.rewind([*ahead.values()], noted)
+            known = {k: e.version for k, e in entries.items() if k not in ahead}
+            versions = {key: max(noted, known.get(key, noted)) for key in group}
             absent = set(group)
             for batch in self._comparison.reader.find_many(collection, bson_ids(group)):
                 fields = {key_of(collection, d["_id"]): d for d in batch}
-                known = {key: d for key, d in fields.items() if key in absent}
-                absent -= set(known)
+                found = {key: d for key, d in fields.items() if key in absent}
+                absent -= set(found)
                 yield self._wanted(
-                    [self._comparison.map_one(k, d, versions[k]) for k, d in known.items()], entries
+                    [self._comparison.map_one(k, d, versions[k]) for k, d in found.items()], entries
                 )
             yield self._wanted([Removal(key=k, version=versions[k]) for k in absent], entries)
 

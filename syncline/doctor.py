@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from syncline.errors import Misconfigured, SynclineError
+from syncline.errors import Misconfigured, SynclineError, see
 from syncline.runtime import find_running
 from syncline.server import check_exposure
 from syncline.settings import Configuration
 
 
 def examine(load: Callable[[], Configuration]) -> list[dict[str, Any]]:
-    """One dict a check: name, ok, detail, remedy. Later checks need the settings."""
+    """One dict a check: name, ok, detail, remedy, see. Later checks need the settings."""
     found: list[dict[str, Any]] = []
     settings: list[Configuration] = []
 
@@ -33,11 +33,16 @@ def examine(load: Callable[[], Configuration]) -> list[dict[str, Any]]:
 
 def _check(name: str, probe: Callable[[], str]) -> dict[str, Any]:
     try:
-        return {"name": name, "ok": True, "detail": probe(), "remedy": None}
+        return {"name": name, "ok": True, "detail": probe(), "remedy": None, "see": None}
     except Misconfigured as error:
-        return {"name": name, "ok": False, "detail": error.problem, "remedy": error.remedy}
+        found: dict[str, Any] = {
+            "detail": error.problem,
+            "remedy": error.remedy,
+            "see": see(error.code),
+        }
     except SynclineError as error:
-        return {"name": name, "ok": False, "detail": str(error), "remedy": None}
+        found = {"detail": str(error), "remedy": None, "see": see(error.code)}
+    return {"name": name, "ok": False, **found}
 
 
 def _model(config: Configuration) -> str:

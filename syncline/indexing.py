@@ -100,6 +100,11 @@ class IndexWorker:
         """Whether the flow's thread runs."""
         return self._thread.is_alive()
 
+    @property
+    def reads_first_partition(self) -> bool:
+        """Whether this replica has the partition that exactly one replica has at a time."""
+        return self._consumers is not None and 0 in self._consumers.active
+
     def applier(self) -> Applier:
         """An apply step over this index; repair uses one beside the flow's own."""
         return Applier(
@@ -109,6 +114,12 @@ class IndexWorker:
             control=self.control,
             telemetry=self.telemetry,
         )
+
+    def reader(self) -> MongoReader:
+        """What a comparison, or a reference in a message, reads documents with."""
+        if self._mongo is None:
+            raise Misconfigured("the index flow knows no database to read", "set mongo.uri")
+        return MongoReader(self._mongo, self.scope)
 
     def _run(self) -> None:
         self._look.start()
@@ -178,7 +189,7 @@ class IndexWorker:
             tombstone_seconds=self.config.flow.tombstone_seconds,
         )
         source = PulsarSource(consumers, acknowledge=acknowledge, control=self.control)
-        reader = MongoReader(self._mongo, self.scope) if self._mongo is not None else None
+        reader = self.reader() if self._mongo is not None else None
         lookup = MongoLookup(reader, self.control)
         prepared = preparation(self.config, self.embedder, self.chunker, self.control)
         with contextlib.closing(consumers), prepared as prepare:

@@ -6,6 +6,9 @@ import logging
 import sys
 
 import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+from syncline.errors import see
 
 
 def configure_logging(level: str = "warning", *, as_json: bool = False) -> None:
@@ -24,6 +27,7 @@ def configure_logging(level: str = "warning", *, as_json: bool = False) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso"),
+            _name_section,
             structlog.processors.format_exc_info
             if as_json
             else structlog.processors.UnicodeDecoder(),
@@ -32,3 +36,8 @@ def configure_logging(level: str = "warning", *, as_json: bool = False) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
     )
+
+
+def _name_section(_: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """An event that calls for attention says where it is explained."""
+    return event if method in ("debug", "info") else {**event, "see": see(event["event"])}

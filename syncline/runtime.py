@@ -80,5 +80,6 @@ def _acquire(lock: IO[str], data_dir: Path) -> None:
             raise Misconfigured(
                 f"{data_dir} is in use by process {lock.read() or 'unknown'}",
                 "stop that process, or choose another local.data_dir (--data-dir)",
+                code="data_in_use",
             ) from None
         return

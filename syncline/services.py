@@ -9,6 +9,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Mapping
+from typing import Any
 
 from connectors.index import Index
 from retriever.app import create_app
@@ -27,6 +28,7 @@ from syncline.lifecycle import (
 )
 from syncline.probes import create_probes
 from syncline.runtime import RunFile
+from syncline.schedule import Verifier
 from syncline.server import HttpServer, bind
 from syncline.settings import Configuration
 from syncline.telemetry import Telemetry
@@ -44,7 +46,8 @@ def sync(config: Configuration, *, on_ready: OnReady) -> None:
         opened = open_index(config)
         stack.callback(opened.store.close)
         worker = Worker(config, uri, opened, load_embedder(config))
-        _run_probed(stack, config, server, worker, stop, on_ready)
+        verifier = Verifier(worker, ready=worker.ready)
+        _run_probed(stack, config, server, worker, stop, on_ready, verifier=verifier)
 
 
 def serve(config: Configuration, *, on_ready: OnReady) -> None:
@@ -99,7 +102,10 @@ def index(config: Configuration, *, on_ready: OnReady) -> None:
         stack.callback(opened.store.close)
         uri = config.mongo.uri.get_secret_value()
         worker = IndexWorker(config, uri, opened, load_embedder(config))
-        _run_probed(stack, config, server, worker, stop, on_ready)
+        verifier = Verifier(
+            worker, ready=worker.ready, is_mine=lambda: worker.reads_first_partition
+        )
+        _run_probed(stack, config, server, worker, stop, on_ready, verifier=verifier)
 
 
 def start_worker(stack: contextlib.ExitStack, config: Configuration, uri: str) -> Worker:
@@ -119,10 +125,17 @@ def _run_probed(
     worker: RunningFlow,
     stop: threading.Event,
     on_ready: OnReady,
+    *,
+    verifier: Verifier | None = None,
 ) -> None:
     """A flow with its probes, which tell from the start what it waits for."""
+
+    def status() -> Mapping[str, Any]:
+        facts = worker.status()
+        return facts if verifier is None else {**facts, "verify": verifier.facts()}
+
     app = create_probes(
-        status=worker.status,
+        status=status,
         ready=worker.ready,
         telemetry=worker.telemetry,
         api_key=config.http.api_key,
@@ -134,6 +147,8 @@ def _run_probed(
     stack.enter_context(running)
     worker.start()
     stack.callback(stop_flow, worker)
+    if verifier is not None:
+        stack.enter_context(verifier)
     run_until_stopped(worker, stop, lambda: on_ready({"event": "ready", **facts}))
 
 

@@ -137,6 +137,18 @@ class FlowSettings(Settings):
     """Processes that clean and chunk beside the flow's own. 0: the flow does it itself."""
 
 
+class VerifySettings(Settings):
+    """When a running flow compares index and database by itself."""
+
+    every_seconds: int = Field(0, ge=0)
+    """From the end of one comparison to the next; the first when the index has caught up. 0: only
+    when `syncline verify` asks for it."""
+    deep: bool = False
+    """Also chunk every document again and look at every vector, as `verify --deep` does."""
+    repair: bool = False
+    """Bring what differs back in line, as `verify --repair` does."""
+
+
 class Configuration(BaseSettings):
     """All of it. Made once, by `load_settings`."""
 
@@ -156,6 +168,7 @@ class Configuration(BaseSettings):
     http: HttpSettings = HttpSettings()
     local: LocalSettings = LocalSettings()
     flow: FlowSettings = FlowSettings()
+    verify: VerifySettings = VerifySettings()
     mapping: dict[str, MappingRule] = {}
     """By collection; `default` for all that have no rule of their own."""
 

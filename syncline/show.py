@@ -10,17 +10,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from syncline.errors import see
 from syncline.settings import Configuration
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 
-def problem(text: str, remedy: str | None) -> None:
-    """An error, with what to do about it."""
+def problem(text: str, remedy: str | None, *, code: str) -> None:
+    """An error, with what to do about it, and where more is said."""
     err.print(f"[bold red]error[/]: {escape(text)}", soft_wrap=True)
     if remedy:
         err.print(f"[bold]remedy[/]: {escape(remedy)}", soft_wrap=True)
+    err.print(f"[bold]see[/]: {see(code)}", soft_wrap=True)
 
 
 def starting(settings: Configuration) -> None:
@@ -122,6 +124,10 @@ def status(facts: Mapping[str, Any]) -> None:
         table.add_row("backfill", f"{name}: {progress['done']} of about {progress['of']}")
     for warning in facts.get("warnings", ()):
         table.add_row("warning", escape(warning))
+    checked = (facts.get("verify") or {}).get("last")
+    if checked:
+        found = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in checked["counts"].items())
+        table.add_row("verified", f"{checked['at']}: {found or 'in sync'}")
     out.print(table)
 
 
@@ -164,3 +170,5 @@ def checks(found: Sequence[Mapping[str, Any]]) -> None:
         out.print(f"{mark} {check['name']}: {escape(check['detail'])}", soft_wrap=True)
         if check.get("remedy"):
             out.print(f"     remedy: {escape(check['remedy'])}", soft_wrap=True)
+        if check.get("see"):
+            out.print(f"     see: {check['see']}", soft_wrap=True)

@@ -42,6 +42,31 @@ class Telemetry:
             ["state"],
             registry=self.registry,
         )
+        self._drift = Gauge(
+            "syncline_drift_documents",
+            "Documents in drift after the last comparison, by kind",
+            ["kind"],
+            registry=self.registry,
+        )
+        self._repaired = Counter(
+            "syncline_drift_repaired",
+            "Documents that comparisons brought back in line",
+            registry=self.registry,
+        )
+        self._verified = Gauge(
+            "syncline_verify_completed_timestamp_seconds",
+            "When the last comparison was completed; NaN before the first",
+            registry=self.registry,
+        )
+        self._verifying = Gauge(
+            "syncline_verify_seconds", "How long the last comparison took", registry=self.registry
+        )
+        self._verify_failures = Counter(
+            "syncline_verify_failures",
+            "Comparisons that a service or a setting cut short",
+            registry=self.registry,
+        )
+        self.forget_verified()
         self._status: Callable[[], Mapping[str, Any]] | None = None
         self._published = Counter(
             "syncline_published",
@@ -98,6 +123,29 @@ class Telemetry:
         self.published_total += sum(kinds.values())
         self._published_bytes.inc(size)
         self._publishing.observe(seconds)
+
+    def verified(self, drift: Mapping[str, int], *, repaired: int, seconds: float) -> None:
+        """A comparison was completed: documents that still differ, by every kind there is."""
+        for kind, count in drift.items():
+            self._drift.labels(kind).set(count)
+        self._repaired.inc(repaired)
+        self._verified.set_to_current_time()
+        self._verifying.set(seconds)
+        if found := {kind: count for kind, count in drift.items() if count}:
+            _log.warning("drift_found", **found)
+        if repaired:
+            _log.warning("drift_repaired", documents=repaired)
+
+    def verify_failed(self, reason: str) -> None:
+        """A comparison could not be completed; it will be tried again."""
+        self._verify_failures.inc()
+        _log.warning("verify_failed", reason=reason)
+
+    def forget_verified(self) -> None:
+        """This process does not know about drift."""
+        self._drift.clear()
+        self._verified.set(float("nan"))
+        self._verifying.set(float("nan"))
 
     def searched(self, mode: str, seconds: float) -> None:
         """A search was answered."""

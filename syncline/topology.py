@@ -24,11 +24,10 @@ from syncline.errors import Unavailable
 from syncline.lifecycle import OnReady, mongo_of, redacted, stop_on_signals
 from syncline.local.broker import Broker
 from syncline.runtime import RunFile
+from syncline.schedule import Verifier
 from syncline.server import bind
 from syncline.settings import Configuration
 from syncline.sharing import shared
-from syncline.telemetry import Telemetry
-from syncline.verification import verify_worker
 from syncline.worker import Worker, lag_seconds
 
 _POLL_SECONDS = 0.05
@@ -59,6 +58,8 @@ def up_with_pulsar(
             "SYNCLINE_QDRANT_URL": store,
             "SYNCLINE_HTTP_PORT": "0",
             "SYNCLINE_HTTP_HOST": "127.0.0.1",
+            # This process compares, and tells of it.
+            "SYNCLINE_VERIFY_EVERY_SECONDS": "0",
             # Threads that wait for each other by spinning take the cores from those that embed in
             # the next process: two at once became ten times slower.
             "OMP_WAIT_POLICY": "PASSIVE",
@@ -74,16 +75,15 @@ def up_with_pulsar(
             )
         )
         whole = Topology(worker, brokers, flows)
+        verifier = stack.enter_context(Verifier(worker, ready=whole.ready, fed_by_others=True))
         app = create_app(
             Retriever(index, worker.embedder),
-            status=whole.status,
+            status=lambda: {**whole.status(), "verify": verifier.facts()},
             ready=whole.ready,
-            telemetry=Telemetry(),
+            telemetry=worker.telemetry,
             api_key=config.http.api_key,
             failed=index.failed,
-            verify=lambda **options: verify_worker(
-                worker, fed_by_others=True, **options
-            ).model_dump(mode="json"),
+            verify=verifier,
         )
         server.start(app)
         running = RunFile(config.local.data_dir, http=server.url, mongo=redacted(uri))

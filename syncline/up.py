@@ -15,10 +15,10 @@ from syncline.lifecycle import (
     stop_on_signals,
 )
 from syncline.runtime import RunFile
+from syncline.schedule import Verifier
 from syncline.server import bind
 from syncline.services import start_worker
 from syncline.settings import Configuration
-from syncline.verification import verify_worker
 
 
 def up(config: Configuration, *, on_ready: OnReady) -> None:
@@ -32,14 +32,15 @@ def up(config: Configuration, *, on_ready: OnReady) -> None:
         stack.callback(server.stop)
         uri = stack.enter_context(mongo_of(config))
         worker = start_worker(stack, config, uri)
+        verifier = stack.enter_context(Verifier(worker, ready=worker.ready))
         app = create_app(
             Retriever(worker.index, load_embedder(config)),
-            status=worker.status,
+            status=lambda: {**worker.status(), "verify": verifier.facts()},
             ready=worker.ready,
             telemetry=worker.telemetry,
             api_key=config.http.api_key,
             failed=worker.index.failed,
-            verify=lambda **options: verify_worker(worker, **options).model_dump(mode="json"),
+            verify=verifier,
         )
         server.start(app)
         running = RunFile(config.local.data_dir, http=server.url, mongo=redacted(uri))

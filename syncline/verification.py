@@ -7,25 +7,35 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
-from typing import Any
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 
-from connectors.mongo_reader import MongoReader
+from connectors.index import Index
+from connectors.mongo_reader import DocumentReader
+from flows.apply import Applier
+from flows.steps import Steps
 from flows.verify import Progress, VerifyReport, verify
 from retriever.comparing import report
 from syncline import show
 from syncline.assemble import load_embedder, mapping_fingerprint, open_index
 from syncline.client import Client, connect
+from syncline.control import Control
 from syncline.errors import Misconfigured, SynclineError
 from syncline.runtime import claim, find_running
 from syncline.settings import Configuration
+from syncline.telemetry import Telemetry
 from syncline.worker import Worker
 
 SETTLE_SECONDS = 5.0
 """How long a running flow may take to catch up with a write before that counts as drift."""
+PATIENT_SECONDS = 60.0
+"""The same where nobody waits for the answer: a burst of writes must not look like drift."""
+SHARE = 0.25
+"""Of its time that a comparison beside the flow works at most; the rest is the flow's."""
 POLL_SECONDS = 0.25
 """Between two looks at how far it is: a bar that moves four times a second moves."""
 
@@ -42,36 +52,78 @@ def verify_anywhere(config: Configuration, *, url: str | None, **options: bool) 
         raise Misconfigured(
             f"there is no index in {config.local.data_dir}",
             "name the right --data-dir, or run `syncline up` first",
+            code="index_missing",
         )
     with _stopped(config) as worker, _bar() as progress:
         report = verify_worker(worker, progress=progress, **options)
         return report.model_dump(mode="json")
 
 
+class Comparable(Protocol):
+    """A worker, as far as a comparison needs it: of the direct flow, or of the index flow.
+
+    `reader` raises `Misconfigured` where no database is known to compare with.
+    """
+
+    config: Configuration
+    index: Index
+    steps: Steps
+    control: Control
+    telemetry: Telemetry
+
+    @property
+    def alive(self) -> bool: ...
+
+    def applier(self) -> Applier: ...
+
+    def reader(self) -> DocumentReader: ...
+
+
+class Pace:
+    """A stop to wait on that also holds work back: between two calls is work, and each call waits
+    until it was at most `share` of the time."""
+
+    def __init__(self, stop: Callable[[float], bool], share: float) -> None:
+        self._stop = stop
+        self._rest = 1 / share - 1
+        self._resumed = time.monotonic()
+
+    def __call__(self, seconds: float) -> bool:
+        """Wait `seconds`, or as long as the work calls for, or until a stop; whether it was."""
+        worked = time.monotonic() - self._resumed
+        is_stopped = self._stop(max(seconds, worked * self._rest))
+        self._resumed = time.monotonic()
+        return is_stopped
+
+
 def verify_worker(
-    worker: Worker,
+    worker: Comparable,
     *,
     deep: bool,
     repair: bool,
     forget: bool = False,
     progress: Progress = report,
+    gently: bool = False,
     fed_by_others: bool = False,
 ) -> VerifyReport:
     """Compare a worker's database and index, whether its flow or another one runs or none.
 
-    Progress goes to the request that is being answered, if nothing else is said.
+    Progress goes to the request that is being answered, if nothing else is said. `gently`: in no
+    hurry, and out of the flow's way.
     """
     flowing = worker.alive or fed_by_others or bool(worker.config.qdrant.url)
+    patience = PATIENT_SECONDS if gently else SETTLE_SECONDS
+    stop = worker.control.wait_stop
     found = verify(
         worker.index,
-        MongoReader(worker.client, worker.scope),
+        worker.reader(),
         worker.steps,
         deep=deep,
         repair=worker.applier().apply if repair else None,
         forget=forget,
         progress=progress,
-        settle_seconds=SETTLE_SECONDS if flowing else 0,
-        stop=worker.control.wait_stop,
+        settle_seconds=patience if flowing else 0,
+        stop=Pace(stop, SHARE) if gently else stop,
     )
     if found.in_sync and worker.index.rules() is not None:
         worker.index.put_rules(mapping_fingerprint(worker.config))

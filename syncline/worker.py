@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from connectors.index import Index
 from connectors.mongo import check
+from connectors.mongo_reader import MongoReader
 from connectors.mongo_source import MongoSource
 from flows.acknowledge import Acknowledge
 from flows.apply import Applier
@@ -80,6 +81,10 @@ class Worker:
             control=self.control,
             telemetry=self.telemetry,
         )
+
+    def reader(self) -> MongoReader:
+        """What a comparison reads documents with."""
+        return MongoReader(self.client, self.scope)
 
     def _run(self) -> None:
         try:

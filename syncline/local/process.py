@@ -122,6 +122,7 @@ def lock_directory(directory: Path, owner: str) -> IO[bytes]:
             raise Misconfigured(
                 f"another local {owner} server uses {directory}",
                 "stop the other `syncline up`, or choose another local.data_dir",
+                code="data_in_use",
             ) from None
         return lock
 

@@ -73,6 +73,7 @@ def find_program() -> str:
         raise Misconfigured(
             "no Pulsar is configured, and the local one is not installed",
             'pip install "syncline[local]", or set pulsar.url',
+            code="local_part_missing",
         ) from error
 
 
@@ -83,6 +84,7 @@ def _wait_until_ready(broker: LocalPulsar, port: int) -> None:
             raise Misconfigured(
                 f"the local Pulsar does not start:\n{broker.process.last_words()}",
                 "see its log, pulsar.log in local.data_dir/pulsar, or set pulsar.url",
+                code="local_part_failed",
             )
         try:
             with socket.create_connection(("127.0.0.1", port), timeout=0.5):

@@ -318,6 +318,7 @@ def test_replicas_share_the_partitions(broker: Broker, topic: str, topics: tuple
         with indexing(second, store) as other:
             other.wait_for(lambda: other.active == everything[1::2])
             one.wait_for(lambda: one.active == everything[0::2])
+            assert (one.reads_first_partition, other.reads_first_partition) == (True, False)
             changes = [put(n, (5, n), text=str(n)) for n in range(40)]
             publisher.send(*changes)
             one.wait_for(lambda: len(texts(store)) == 40)

@@ -23,6 +23,7 @@ IMPATIENT = "from syncline import child, cli; child.HUNG_SECONDS = 6.0; cli.main
 def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
     for name, value in HASH.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SYNCLINE_VERIFY_EVERY_SECONDS", "1")
     impatient = running(tmp_path, *OPTIONS, program=("-c", IMPATIENT))
     with impatient as facts, Running(facts, tmp_path) as app:
         yield app
@@ -62,6 +63,20 @@ def test_status_tells_of_every_process(app: Running) -> None:
     processes = app.http.status()["processes"]
     assert set(processes) == {"capture", "index-0", "index-1", "broker"}
     assert all(alive(process["pid"]) for process in processes.values())
+
+
+def test_one_process_compares_by_schedule(app: Running) -> None:
+    """The one that owns the index, while others fill it; the replicas leave it to that one."""
+    app.db.notes.insert_many([{"_id": n, "text": f"note {n}"} for n in range(50)])
+    app.settle(60)
+    eventually(lambda: (app.http.status()["verify"]["last"] or {}).get("documents", 0) >= 50)
+    status = app.http.status()
+    assert status["verify"]["last"]["counts"] == {}
+    assert status["processes"]["index-0"]["verify"] == {
+        "every_seconds": 0,
+        "last": None,
+        "problem": None,
+    }
 
 
 def end(app: Running, name: str, pid: int, how: signal.Signals = signal.SIGKILL) -> None:

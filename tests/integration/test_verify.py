@@ -5,32 +5,36 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID
 
+import numpy as np
 import pytest
 from bson import Decimal128, Int64, ObjectId
 
+from connectors.index import Index
 from connectors.mongo import MongoScope
 from connectors.mongo_reader import MongoReader
 from connectors.mongo_source import MongoSource
 from connectors.qdrant_edge import EdgeStore
+from connectors.store import Point
 from flows.acknowledge import Acknowledge
 from flows.apply import Applier
 from flows.sync import build_flow, run_flow
 from flows.verify import VerifyReport, verify
-from models.ids import entry_id, key_of
-from models.records import Item
+from models.ids import entry_id, key_of, key_text, public_id
+from models.points import OWN, entry_payload
+from models.records import Entry, Item, Key, Version
 from retriever.comparing import Turn
 from syncline.control import Control
 from syncline.settings import Configuration
 from syncline.verification import verify_worker
 from syncline.worker import Worker
-from tests.pipeline import Pipeline, paragraphs
+from tests.pipeline import DIMENSION, Pipeline, paragraphs
 from tests.servers import Mongo
 
 IDS: list[Any] = [
@@ -153,6 +157,98 @@ def test_corruption_on_disk_is_found_and_repaired(synced: Synced) -> None:
     assert synced.verify(deep=True).found == {}
 
 
+Damage = Callable[[Index, Entry], None]
+DAMAGE: dict[str, Damage] = {
+    "missing entry": lambda index, entry: index.delete([entry_id(entry.key)]),
+    "tombstone": lambda index, e: put_entry(index, e, state="deleted", chunks=()),
+    "recorded as failed": lambda index, e: put_entry(index, e, state="failed"),
+    "stale digest": lambda index, e: put_entry(index, e, digest="0" * 32),
+    "stale metadata": lambda index, e: put_entry(index, e, metadata_digest=""),
+    "version ahead": lambda index, e: put_entry(index, e, version=Version(2**31, 1)),
+    "wrong order": lambda index, e: put_entry(index, e, chunks=e.chunks[::-1]),
+    "too few chunks": lambda index, e: put_entry(index, e, chunks=e.chunks[1:]),
+    "too many chunks": lambda index, e: put_entry(
+        index, e, chunks=(*e.chunks, entry_id(key_of("no", 0)))
+    ),
+    "etag that fits nothing": lambda index, e: index.store.set_payload(
+        [entry_id(e.key)], {"digest": "x"}, at=(OWN,)
+    ),
+    "missing chunk": lambda index, e: index.delete([e.chunks[1]]),
+    "wrong text": lambda index, e: index.store.set_payload(
+        e.chunks[1:2], {"page_content": "altered"}
+    ),
+    "wrong metadata": lambda index, e: index.store.set_payload(
+        e.chunks[1:2], {"metadata": {"tag": "z"}}
+    ),
+    "wrong document": lambda index, e: index.store.set_payload(
+        e.chunks[1:2], {"document_id": "z"}, at=(OWN,)
+    ),
+    "wrong collection": lambda index, e: index.store.set_payload(
+        e.chunks[1:2], {"collection": "z"}, at=(OWN,)
+    ),
+    "another's key": lambda index, e: index.store.set_payload(
+        e.chunks[1:2], {"key": "hurt/1003"}, at=(OWN,)
+    ),
+    "missing vector": lambda index, e: put_vector(index, e, None),
+    "null vector": lambda index, e: put_vector(index, e, np.zeros(DIMENSION, np.float32)),
+    "orphaned chunk": lambda index, e: copy_chunk(index, e, e.key),
+    "orphaned chunk of nothing": lambda index, e: copy_chunk(index, e, key_of("notes", "none")),
+    "orphaned document": lambda index, e: put_entry(index, e, key=key_of("notes", "gone")),
+}
+
+
+def put_entry(index: Index, entry: Entry, **changes: Any) -> None:
+    changed = entry.model_copy(update=changes)
+    index.store.upsert([Point(entry_id(changed.key), entry_payload(changed))])
+
+
+def put_vector(index: Index, entry: Entry, dense: Any) -> None:
+    (stored,) = index.store.retrieve(entry.chunks[1:2])
+    index.store.upsert([Point(stored.id, stored.payload, dense)])
+
+
+def copy_chunk(index: Index, entry: Entry, key: Key) -> None:
+    """A chunk that no entry lists."""
+    (stored,) = index.store.retrieve(entry.chunks[:1], dense=True)
+    own = {**stored.payload[OWN], "key": key_text(key), "document_id": public_id(key)}
+    id_ = entry_id(key_of("copied", key_text(key)))
+    index.store.upsert([Point(id_, {**stored.payload, OWN: own}, stored.dense)])
+
+
+def test_every_kind_of_damage_is_mended_beside_the_flow(synced: Synced) -> None:
+    """All at once, each on a document of its own, while writers write to others."""
+    numbers = range(1_000, 1_000 + len(DAMAGE))
+    synced.mongo.db.hurt.insert_many(
+        [{"_id": n, "text": paragraphs(9, p4=f"Only in {n}."), "tag": "x"} for n in numbers]
+    )
+    synced.mongo.db.notes.insert_many([{"_id": n, "text": paragraphs(5)} for n in range(100)])
+    synced.start()
+    synced.settle()
+    index, keys = synced.pipeline.index, [key_of("hurt", n) for n in numbers]
+    stop = threading.Event()
+    writer = threading.Thread(target=_write, args=[synced.mongo.db, stop])
+    writer.start()
+    try:
+        entries = index.entries(keys)
+        before = {entry.key: entry.chunks for entry in entries.values()}
+        for key, damage in zip(keys, DAMAGE.values(), strict=True):
+            damage(index, entries[key])
+        report = synced.verify(deep=True, repairing=True, settle_seconds=30)
+    finally:
+        stop.set()
+        writer.join()
+    assert (report.in_sync, report.unsettled) == (True, 0), report
+    assert report.repaired >= len(DAMAGE), report.found
+    assert report.orphaned_chunks >= 2
+    synced.settle()
+    assert {entry.key: entry.chunks for entry in index.entries(keys).values()} == before
+    # And each of them takes the next change.
+    synced.mongo.db.hurt.update_many({}, {"$set": {"tag": "y"}})
+    synced.settle()
+    after = synced.verify(deep=True)
+    assert (after.found, after.orphaned_chunks) == ({}, 0)
+
+
 def test_no_false_alarm_while_writers_write(synced: Synced) -> None:
     """Inserts, edits, deletes and a drop beside the comparison: what moves is no drift."""
     notes = synced.mongo.db.notes
@@ -217,8 +313,8 @@ def test_the_request_that_waits_hears_how_far_it_is(synced: Synced) -> None:
     synced.start()
     synced.settle()
     synced.stop()
-    parts: dict[str, Any] = {"client": synced.mongo.client, "scope": synced.mongo.scope}
-    parts |= {"index": synced.pipeline.index, "steps": synced.pipeline.steps}
+    parts: dict[str, Any] = {"reader": lambda: synced.reader, "index": synced.pipeline.index}
+    parts |= {"steps": synced.pipeline.steps}
     worker = SimpleNamespace(**parts, config=Configuration(), control=Control(), alive=False)
     turn = Turn()
     with turn.taken():

@@ -103,6 +103,7 @@ def exposed() -> dict[str, set[str]]:
     telemetry.applied({"indexed": 1})
     telemetry.searched("hybrid", 0.01)
     telemetry.published({"upsert": 1}, 100, 0.01)
+    telemetry.verified({"missing": 1}, repaired=1, seconds=0.1)
     telemetry.watch(lambda: {"documents": {"failed": 1}})
     telemetry.exposition()
     found: dict[str, set[str]] = {}

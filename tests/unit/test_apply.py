@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from flows.isolated import DEFECT_DOCUMENTS
 from flows.sync import contained
 from models.embedders import Unembeddable
-from models.ids import key_of
+from models.ids import entry_id, key_of
 from models.records import ALL_COLLECTIONS, Floor, Position, Timestamp, Version
 from syncline.control import Control
 from syncline.errors import Misconfigured, Rejected, Stopped, Unavailable
@@ -388,3 +388,14 @@ def test_a_wait_is_over_also_when_it_ends_in_an_error() -> None:
     with pytest.raises(Misconfigured):
         keep_trying(call, control)
     assert not control.waiting
+
+
+def test_a_damaged_entry_takes_the_next_change() -> None:
+    """An entry whose etag does not fit it refuses every guarded write: it is sealed anew."""
+    pipeline = Pipeline()
+    pipeline.run(put("a", (1, 1), text="one"))
+    damage = {"title": "damaged"}
+    pipeline.index.store.set_payload([entry_id(key_of("notes", "a"))], damage, at=("syncline",))
+    pipeline.run(put("a", (2, 1), text="two"))
+    entry = pipeline.index.entries([key_of("notes", "a")])[key_of("notes", "a")]
+    assert (entry.version, entry.title) == (Version(2, 1), "")

@@ -37,6 +37,7 @@ SHORT = key_of("notes", "short")
 UNKNOWN = key_of("notes", "unknown")
 OTHER = key_of("elsewhere", 1)
 BURIED = key_of("notes", "buried")
+BAD = Failure(step="map", reason="planted")
 
 
 class Database:
@@ -130,6 +131,10 @@ class World:
         entry = self.entry().model_copy(update=changes)
         self.index.store.set_payload([entry_id(LONG)], entry_payload(entry))
 
+    def rewrite_raw(self, **fields: Any) -> None:
+        """As damage does it: nothing that the entry says of itself fits any more."""
+        self.index.store.set_payload([entry_id(LONG)], fields, at=(OWN,))
+
     def rewrite_chunk(self, **payload: Any) -> None:
         self.index.store.set_payload([self.entry().chunks[1]], payload)
 
@@ -207,7 +212,18 @@ SHALLOW: dict[str, tuple[Plant, str, int]] = {
     "collection planted": (lambda w: w.plant_document(OTHER), "orphaned_document", 0),
     "metadata altered": (lambda w: w.rewrite_chunk(metadata={"tag": "a"}), "stale", 0),
     "identity altered": (lambda w: w.rewrite_own(document_id="short"), "stale", 0),
+    "entry raw digest": (lambda w: w.rewrite_raw(digest="0" * 32), "stale", 0),
+    "entry raw title": (lambda w: w.rewrite_raw(title="Gol"), "stale", 0),
+    "entry failed": (lambda w: w.rewrite_entry(state="failed", failure=BAD), "stale", 0),
+    "chunk unlisted": (lambda w: w.rewrite_raw(chunks=w.entry().chunks[1:]), "orphaned_chunk", 0),
+    "chunk listed": (
+        lambda w: w.rewrite_raw(chunks=(*w.entry().chunks, entry_id(UNKNOWN))),
+        "missing_chunk",
+        0,
+    ),
 }
+LISTS = ("chunk unlisted", "chunk listed")
+"""A deep comparison knows the list that the text gives, and sees this in another way too."""
 DEEP: dict[str, tuple[Plant, str, int]] = {
     "text altered": (lambda w: w.rewrite_chunk(page_content="altered"), "stale", 0),
     "headings altered": (lambda w: w.rewrite_own(headings=["Other"]), "stale", 0),
@@ -228,12 +244,14 @@ def test_planted_corruption_is_found_and_repaired(world: World, case: str) -> No
     report = world.verify(deep=case in DEEP)
     assert not report.in_sync
     assert report.counts == report.found == {kind: 1}
+    assert report.orphaned_chunks == (kind == "orphaned_chunk")
     assert [drift.kind for drift in report.examples] == [kind]
     assert report.repaired == 0
     assert world.verify().in_sync is (case in DEEP)
     repaired = world.verify(deep=True, repairing=True)
     assert repaired.in_sync
-    assert (repaired.found, repaired.repaired) == ({kind: 1}, 1)
+    also = {"stale": 1} if case in LISTS else {}
+    assert (repaired.found, repaired.repaired) == ({kind: 1, **also}, 1)
     assert world.visible() == before
     assert world.pipeline.orphans() == 0
     assert world.pipeline.telemetry.embedded_total - embedded == embeddings
@@ -292,11 +310,17 @@ def test_what_cannot_be_repaired_remains(world: World) -> None:
 
 
 def test_an_entry_ahead_of_the_database_is_repaired(world: World) -> None:
-    """A repair carries the entry's version where the database's time is not above it."""
+    """It would turn every later change away: told as stale, and it takes the database's time."""
     ahead = Version(world.database.seconds + 100, 7, 3)
-    world.rewrite_entry(digest="0" * 32, version=ahead)
+    world.rewrite_entry(version=ahead)
+    assert world.verify().counts == {"stale": 1}
+    embedded = world.pipeline.telemetry.embedded_total
     assert world.verify(repairing=True).in_sync
-    assert world.entry().version == ahead
+    assert world.entry().version == Version(world.database.seconds, 1)
+    assert world.pipeline.telemetry.embedded_total == embedded
+    world.database.put("notes", _id="long", title="Log", text="An edit that arrives.")
+    world.sync()
+    assert world.verify(deep=True).found == {}
 
 
 def test_entries_below_a_floor_await_their_sweep(world: World) -> None:
