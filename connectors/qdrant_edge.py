@@ -47,21 +47,22 @@ class EdgeStore:
         # The engine serialises updates itself; this keeps one from meeting `close`.
         self._writing = threading.Lock()
         self._opened: edge.EdgeShard | None = None
-        if self.exists():
+        if (path / _CONFIG).exists() or (path / "segments").exists():
             with _translated(path):
                 self._opened = edge.EdgeShard.load(str(path))
 
     def create(self, dimension: int) -> bool:
-        if self._opened is not None:
-            self._check_dimension(dimension)
-            return False
-        with _translated(self._path):
-            self._path.mkdir(parents=True, exist_ok=True)
-            self._opened = edge.EdgeShard.create(str(self._path), to_config(dimension))
-        return True
+        with self._writing, _translated(self._path):
+            if self._opened is None:
+                self._path.mkdir(parents=True, exist_ok=True)
+                self._opened = edge.EdgeShard.create(str(self._path), to_config(dimension))
+                return True
+        self._check_dimension(dimension)
+        return False
 
     def exists(self) -> bool:
-        return (self._path / _CONFIG).exists() or (self._path / "segments").exists()
+        # Not whether there are files: while it is being made, there are, and nothing can be asked.
+        return self._opened is not None
 
     def create_field_index(self, path: tuple[str, ...], field_type: FieldType) -> None:
         self._update(edge.UpdateOperation.create_field_index(json_path(path), SCHEMAS[field_type]))
