@@ -48,8 +48,7 @@ Fields = dict[str, Any]
 Client = MongoClient[Fields]
 
 SERVER_SELECTION_SECONDS = 2.0
-"""Waiting is done by our own retry, which a stop interrupts and `/readyz` shows; a failover simply
-takes several tries."""
+"""Waiting is done by our own retry, which a stop interrupts and `/readyz` shows."""
 HEARTBEAT_SECONDS = 5.0
 CONNECT_SECONDS = 10.0
 """A server that no longer answers is noticed within the sum of both: the driver's own monitor asks
@@ -57,16 +56,9 @@ it that often on a connection of its own, waits so long, and then cuts all other
 SOCKET_SECONDS = 600.0
 """One connection that is dead while the monitor's is not. Long, because a first answer may take
 that long where the server has to read through a large oplog, and would then never arrive."""
-
 OPERATIONS = (
-    "insert",
-    "update",
-    "replace",
-    "delete",
-    "drop",
-    "rename",
-    "dropDatabase",
-    "invalidate",
+    *("insert", "update", "replace", "delete"),
+    *("drop", "rename", "dropDatabase", "invalidate"),
 )
 """What the change stream is asked for; everything else changes no document."""
 
@@ -130,7 +122,7 @@ def connect(
     }
     # What a URI names, for instance the UUIDs of an old C# or Java driver, it knows better.
     named = uri.lower()
-    options = {name: v for name, v in defaults.items() if f"{name.lower()}=" not in named}
+    options: Fields = {name: v for name, v in defaults.items() if f"{name.lower()}=" not in named}
     try:
         return MongoClient(
             uri,
