@@ -9,15 +9,15 @@ is the same is not embedded again, and what it does not find is swept.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Iterator
 
 from connectors.ledger import Ledger
 from connectors.store import Point, Store, Stored
 from models import points
-from models.conditions import All
+from models.conditions import Condition
 from models.ids import entry_id, single_id
 from models.points import OWN
-from models.records import ALL_COLLECTIONS, Entry, Version
+from models.records import ALL_COLLECTIONS, Entry, Floor, Version
 
 PAGE = 500
 """Points read and written at once."""
@@ -31,39 +31,36 @@ def rebase(store: Store, ledger: Ledger, applying: threading.Lock) -> None:
     again. Raises `Unavailable`.
     """
     with applying:
-        _bury(store, ledger)
-        _each_page(store, "chunk", _rebase_chunks)
-        _each_page(store, "entry", _rebase_entries)
+        for floor in ledger.all_floors():
+            # Without it, what a drop has hidden and no sweep has removed would be seen again.
+            if floor.collection != ALL_COLLECTIONS:
+                _remove_below(floor, store, ledger)
+        for page in _pages(store, points.of_kind("chunk")):
+            ids = [stored.id for stored in page]
+            store.set_payload(ids, OLDEST._asdict(), at=(OWN, "written"))
+        for page in _pages(store, points.of_kind("entry")):
+            store.upsert([_rebased(points.read_entry(stored.payload)) for stored in page])
         store.delete_where(points.of_kind("floor"))
         store.delete_where(points.of_kind("swept"))
         store.delete([single_id("position")])
 
 
-def _bury(store: Store, ledger: Ledger) -> None:
-    """Without its floor, what a drop has hidden and no sweep has removed would be seen again."""
-    for floor in ledger.all_floors():
-        if floor.collection != ALL_COLLECTIONS:
-            below = points.older_than(floor.version)
-            within = points.in_collection(floor.collection)
-            store.delete_where(All(conditions=(points.of_kind("entry", below), within)))
+def _remove_below(floor: Floor, store: Store, ledger: Ledger) -> None:
+    within = points.in_collection(floor.collection)
+    dead = points.of_kind("entry", within, points.older_than(floor.version))
+    for page in _pages(store, dead):
+        keys = [points.read_entry(stored.payload).key for stored in page]
+        ledger.remove(keys, dead, floor.version)
 
 
-def _each_page(store: Store, kind: str, rebase_page: Callable[[Store, list[Stored]], None]) -> None:
+def _pages(store: Store, condition: Condition) -> Iterator[list[Stored]]:
     after: str | None = None
     while True:
-        page, after = store.scroll(points.of_kind(kind), limit=PAGE, after=after, payload=[OWN])
+        page, after = store.scroll(condition, limit=PAGE, after=after, payload=[OWN])
         if page:
-            rebase_page(store, page)
+            yield page
         if after is None:
             return
-
-
-def _rebase_chunks(store: Store, page: list[Stored]) -> None:
-    store.set_payload([stored.id for stored in page], OLDEST._asdict(), at=(OWN, "written"))
-
-
-def _rebase_entries(store: Store, page: list[Stored]) -> None:
-    store.upsert([_rebased(points.read_entry(stored.payload)) for stored in page])
 
 
 def _rebased(entry: Entry) -> Point:

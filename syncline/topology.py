@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from syncline.local.broker import Broker
 from syncline.runtime import RunFile
 from syncline.server import HttpServer
 from syncline.settings import Configuration
+from syncline.space import check_space
 from syncline.telemetry import Telemetry
 from syncline.verification import verify_worker
 from syncline.worker import Worker, lag_seconds
@@ -41,6 +42,8 @@ def up_with_pulsar(
     Raises what ended it, if it was not a signal.
     """
     stop = stop_on_signals()
+    check = partial(check_space, config.local.data_dir, config.local.min_free_mb)
+    check()
     with contextlib.ExitStack() as stack:
         server = HttpServer(config.http.host, config.http.port)
         stack.callback(server.stop)
@@ -52,6 +55,7 @@ def up_with_pulsar(
         store = stack.enter_context(_store_of(config, index))
         environment = {
             "SYNCLINE_MONGO_URI": uri,
+            "SYNCLINE_MONGO_ON_LOST_HISTORY": config.mongo.on_lost_history,
             "SYNCLINE_PULSAR_URL": config.pulsar.url or brokers.all[0].url,
             "SYNCLINE_QDRANT_URL": store,
             "SYNCLINE_HTTP_PORT": "0",
@@ -83,7 +87,7 @@ def up_with_pulsar(
         running = RunFile(config.local.data_dir, http=server.url, mongo=redacted(uri))
         stack.enter_context(running)
         stack.callback(worker.control.request_stop)
-        whole.run(stop, lambda: on_ready({"event": "ready", **running.facts}))
+        whole.run(stop, lambda: on_ready({"event": "ready", **running.facts}), check=check)
 
 
 class Topology:
@@ -94,10 +98,12 @@ class Topology:
         self._brokers = brokers
         self._flows = flows
 
-    def run(self, stop: threading.Event, announce: Any) -> None:
-        """Announce once all are ready, and wait for a signal. Raises if one cannot run."""
+    def run(self, stop: threading.Event, announce: Any, *, check: Callable[[], None]) -> None:
+        """Announce once all are ready, and wait for a signal. Raises if one cannot run, or what
+        `check` raises."""
         announced = False
         while not stop.wait(_POLL_SECONDS):
+            check()
             if (error := self._brokers.error or self._flows.error) is not None:
                 raise error
             if not announced and self.ready()[0]:

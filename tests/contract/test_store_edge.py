@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,17 @@ def test_all_is_there_after_a_restart(tmp_path: Path) -> None:
     assert after == before
     assert after[0].id == AN_ID
     again.close()
+
+
+def test_made_by_several_at_once(tmp_path: Path) -> None:
+    """One makes it, the others find it; until then it does not exist."""
+    store = EdgeStore(tmp_path / "index")
+    assert not store.exists()
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: store.create(8), range(8)))
+    assert sorted(made) == [False] * 7 + [True]
+    assert store.exists()
+    store.close()
 
 
 def test_another_dimension_is_refused_after_a_restart(tmp_path: Path) -> None:

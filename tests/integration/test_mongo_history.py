@@ -103,7 +103,7 @@ def test_unreadable_position_fails_where_asked(mongo: Mongo) -> None:
 
 
 def test_dropped_and_created_again_while_stopped(mongo: Mongo) -> None:
-    """What a collection of the same name held before it was dropped is gone, what it holds stays."""
+    """What it held before it was dropped is gone, what it holds now stays."""
     mongo.db["a"].insert_many({"_id": n} for n in range(5))
     first = read_to_now(mongo)
     mongo.db["a"].drop()
@@ -118,7 +118,7 @@ def test_dropped_and_created_again_while_stopped(mongo: Mongo) -> None:
 def test_time_that_went_back_is_told_to_the_index(
     mongo: Mongo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the cluster's time stays behind, the index makes itself older, and all is read again."""
+    """Where the cluster's time stays behind, the index is made older, and all is read again."""
     monkeypatch.setattr("connectors.mongo_follower.CLOCK_PATIENCE_SECONDS", 0.1)
     mongo.db["a"].insert_one({"_id": 1})
     future = Position(scope="scope", start=Version(1, 1), watermark=Timestamp(2**32 - 1, 1))
