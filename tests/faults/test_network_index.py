@@ -21,7 +21,7 @@ from tests.pipeline import DIMENSION, MAX_TOKENS, paragraphs
 from tests.proxy import Proxy
 from tests.servers import Mongo
 
-DOCUMENTS = 300
+DOCUMENTS = 150
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_index_fails(
         wait_for(lambda: worker.control.received > 0)
     FAULTS[name](proxy)
     mongo.db["a"].update_many({"_id": {"$lt": 50}}, {"$set": {"text": paragraphs(6)}})
-    mongo.db["a"].delete_many({"_id": {"$gte": 250}})
+    mongo.db["a"].delete_many({"_id": {"$gte": 120}})
     if name in AWAY:
         wait_for(lambda: "index" in worker.control.waiting)
         assert worker.status()["state"] == "waiting"
@@ -105,4 +105,4 @@ def test_index_fails(
     wait_for(lambda: worker.ready() == (True, {}))
     report = verify_worker(worker, deep=True, repair=False, progress=lambda *_: None)
     assert report.in_sync, report
-    assert report.documents == 250
+    assert report.documents == 120

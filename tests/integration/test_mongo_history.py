@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bson import json_util
 
 from connectors.mongo import connect, database
 from models.records import Cursor, Position, Timestamp, Version
@@ -128,3 +129,22 @@ def test_time_that_went_back_is_told_to_the_index(
     assert ids(reading.of("a")) == [1]
     assert reading.position is not None
     assert reading.position.generation > 1
+
+
+def test_restart_within_a_transaction(mongo: Mongo) -> None:
+    """Events of one cluster time keep their numbers, wherever between them a restart begins."""
+    mongo.db["a"].insert_one({"_id": 0})
+    position = read_to_now(mongo).position
+    assert position is not None
+    with mongo.db.watch(max_await_time_ms=100) as stream, mongo.client.start_session() as session:
+        with session.start_transaction():
+            mongo.db["a"].insert_one({"_id": 1, "v": 1}, session=session)
+            mongo.db["a"].update_one({"_id": 1}, {"$set": {"v": 2}}, session=session)
+            mongo.db["a"].delete_one({"_id": 1}, session=session)
+        events = [stream.next() for _ in range(3)]
+    time = Version(events[0]["clusterTime"].time, events[0]["clusterTime"].inc)
+    for n, event in enumerate(events):
+        token, last = json_util.dumps(event["_id"]), time._replace(n=n)
+        within = position.model_copy(update={"token": token, "last": last})
+        found = [change.version for change in read_to_now(mongo, within).of("a")]
+        assert found == [time._replace(n=k) for k in range(n + 1, 3)]
