@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple, cast
 
@@ -16,6 +17,7 @@ from connectors.feed import Feed
 from connectors.fields import MetadataFields
 from connectors.ledger import NEVER, Ledger
 from connectors.mapped import MappedBy
+from connectors.rebasing import rebase
 from connectors.store import Conditional, Dense, FieldType, Point, Sparse, Store, Stored
 from connectors.sweeping import Sweeping
 from models import points
@@ -31,7 +33,7 @@ from models.records import (
     Recipe,
     Version,
 )
-from syncline.errors import Misconfigured
+from syncline.errors import Misconfigured, PositionLost
 
 PAGE = 1_000
 """Points a scroll asks for at once: a few MB of payload at the most usual sizes."""
@@ -81,6 +83,7 @@ class Index:
         self.sweep = sweeping.sweep
         mapped = MappedBy(store)
         self.rules, self.put_rules, self.forget_rules = mapped.rules, mapped.put, mapped.forget
+        self.rebase = partial(rebase, store, ledger, self.applying)
 
     # --- opening --------------------------------------------------------------------------
 
@@ -223,9 +226,12 @@ class Index:
     def resumable_position(self) -> Position | None:
         """The position, made void if a newer snapshot was begun and never acknowledged.
 
-        Its floor stands already: going on below it would drop what comes as too old.
+        Its floor stands already: going on below it would drop what comes as too old. Raises
+        `PositionLost` if there is one that cannot be read.
         """
         position = self.position()
+        if position is None and self.store.retrieve([single_id("position")], payload=False):
+            raise PositionLost("the position in the index cannot be read")
         floor = self.hidden_below([ALL_COLLECTIONS]).get(ALL_COLLECTIONS)
         if position is None or floor is None or floor <= position.start:
             return position

@@ -48,19 +48,17 @@ Fields = dict[str, Any]
 Client = MongoClient[Fields]
 
 SERVER_SELECTION_SECONDS = 2.0
-"""Waiting is done by our own retry, which a stop interrupts and `/readyz` shows; a failover simply
-takes several tries."""
-
-
+"""Waiting is done by our own retry, which a stop interrupts and `/readyz` shows."""
+HEARTBEAT_SECONDS = 5.0
+CONNECT_SECONDS = 10.0
+"""A server that no longer answers is noticed within the sum of both: the driver's own monitor asks
+it that often on a connection of its own, waits so long, and then cuts all other connections."""
+SOCKET_SECONDS = 600.0
+"""One connection that is dead while the monitor's is not. Long, because a first answer may take
+that long where the server has to read through a large oplog, and would then never arrive."""
 OPERATIONS = (
-    "insert",
-    "update",
-    "replace",
-    "delete",
-    "drop",
-    "rename",
-    "dropDatabase",
-    "invalidate",
+    *("insert", "update", "replace", "delete"),
+    *("drop", "rename", "dropDatabase", "invalidate"),
 )
 """What the change stream is asked for; everything else changes no document."""
 
@@ -116,9 +114,15 @@ def connect(
     # The driver would take anything else for the name of a host.
     if not uri.startswith(("mongodb://", "mongodb+srv://")):
         raise _unusable("it does not begin with mongodb:// or mongodb+srv://")
-    # A URI that names its UUIDs' representation (of an old C# or Java driver) knows better.
-    named = "uuidrepresentation=" in uri.lower()
-    uuids: Fields = {} if named else {"uuidRepresentation": "standard"}
+    defaults = {
+        "uuidRepresentation": "standard",
+        "heartbeatFrequencyMS": int(HEARTBEAT_SECONDS * 1000),
+        "connectTimeoutMS": int(CONNECT_SECONDS * 1000),
+        "socketTimeoutMS": int(SOCKET_SECONDS * 1000),
+    }
+    # What a URI names, for instance the UUIDs of an old C# or Java driver, it knows better.
+    named = uri.lower()
+    options: Fields = {name: v for name, v in defaults.items() if f"{name.lower()}=" not in named}
     try:
         return MongoClient(
             uri,
@@ -127,7 +131,7 @@ def connect(
             datetime_conversion="DATETIME_AUTO",
             readConcernLevel="majority",
             serverSelectionTimeoutMS=int(server_selection_seconds * 1000),
-            **uuids,
+            **options,
         )
     except (PyMongoError, ValueError, TypeError) as error:
         # The driver's words may quote a part of a password.

@@ -37,6 +37,9 @@ _DENIED_CODES = frozenset({13, 18, 11, 33, 8000, 334})
 _UNSUPPORTED_CODES = frozenset({2, 20, 26, 59, 72, 73, 115, 166, 303, 323, 40324, 40415, 40573})
 """What a server answers that does not know change streams, or is no replica set."""
 
+UNKNOWN_STAGE_CODES = frozenset({40324, 16436})
+"""What a server answers that does not know a stage of the pipeline."""
+
 RESULT_TOO_LARGE_CODES = frozenset({10334, 17419, 17420})
 """BSONObjectTooLarge: an event with its document is larger than a reply can be."""
 

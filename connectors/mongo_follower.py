@@ -7,16 +7,19 @@ times; another `Begin` when the history was lost and everything has to be read a
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
 from bson import json_util
+from bson.errors import BSONError
 
 from connectors.inbox import Inbox
 from connectors.mongo import Client, MongoScope, cluster_time, list_collections
 from connectors.mongo_events import Happening
 from connectors.mongo_progress import PositionOwner
 from connectors.mongo_stream import ChangeStream, Idle
+from models.ids import decode_id
 from models.records import Cursor, Position, Timestamp, Version
 from syncline.control import Control
 from syncline.errors import Misconfigured, PositionLost, Stopped, Unavailable
@@ -102,22 +105,41 @@ class Follower:
     # --- where to begin -------------------------------------------------------------------
 
     def _begin(self) -> None:
-        stored = keep_trying(self._owner.load, self._control)
+        stored = self._stored()
         self._newest = _newest(stored)
         self._generation = stored.generation if stored else 0
-        now = self._now()
-        if stored is None or stored.scope != self._owner.fingerprint:
+        now = self._now(self._owner.rebase)
+        went_back = self._newest is not None and now < self._newest[:2]
+        if stored is None or went_back or stored.scope != self._owner.fingerprint:
             self._new_generation(now)
             return
         token = None if stored.token is None else json_util.loads(stored.token)
         self._stream.seek(stored.start, token, stored.last)
         self._stream.known |= self._names(stored)
-        self.inbox.put(Begin(stored, fresh=False))
+        try:
+            keep_trying(self._stream.check_history, self._control)
+        except PositionLost as lost:
+            self._start_over(lost)
+        else:
+            self.inbox.put(Begin(stored, fresh=False))
+
+    def _stored(self) -> Position | None:
+        """The position that was kept; None if there is none, or none that can be gone on from."""
+        try:
+            stored = keep_trying(self._owner.load, self._control)
+            if stored is not None:
+                _check_readable(stored)
+            return stored
+        except PositionLost as lost:
+            if self._owner.on_lost_history == "fail":
+                raise _refused(lost) from lost
+            _log.error("position_unreadable", reason=str(lost), action="everything is read again")
+            return None
 
     def _start_over(self, lost: PositionLost) -> None:
         self._losses = 1 if self._caught_up == self._generation else self._losses + 1
         if self._owner.on_lost_history == "fail" or self._losses >= MAX_LOSSES:
-            raise PositionLost(f"{lost}\n  remedy: {_LOST_REMEDY}") from lost
+            raise _refused(lost) from lost
         _log.error("history_lost", reason=str(lost), action="everything is read again")
         self._newest = max(filter(None, [self._newest, self._stream.last]), default=None)
         self._new_generation(self._now())
@@ -139,18 +161,29 @@ class Follower:
     def _names(self, position: Position) -> set[str]:
         return {*self._scope.collections, *(c.collection for c in position.cursors)}
 
-    def _now(self) -> Timestamp:
-        """The cluster time. Raises `Misconfigured` if it is before what the index has seen."""
+    def _now(self, rebase: Callable[[], None] | None = None) -> Timestamp:
+        """The cluster time. If it stays before what the index has seen, `rebase` is called, or
+        `Misconfigured` raised."""
         waited = 0.0
         while True:
             now = keep_trying(lambda: cluster_time(self._client, self._scope), self._control)
             if self._newest is None or now >= (self._newest.seconds, self._newest.increment):
                 return now
             if waited >= CLOCK_PATIENCE_SECONDS:
-                raise _went_back(now, self._newest)
+                break
             waited += 0.5
             if self._control.wait_stop(0.5):
                 raise Stopped("stopped while waiting for MongoDB's clock")
+        if rebase is None:
+            raise _went_back(now, self._newest, can_rebase=self._owner.rebase is not None)
+        _log.error(
+            "cluster_time_went_back",
+            now=str(now),
+            seen=f"{self._newest.seconds}.{self._newest.increment}",
+            action="the index's versions begin anew, and everything is read again",
+        )
+        keep_trying(rebase, self._control)
+        return now
 
 
 _LOST_REMEDY = (
@@ -167,10 +200,27 @@ def _newest(position: Position | None) -> Version | None:
     return max(v for v in (position.start, position.last, watermark) if v is not None)
 
 
-def _went_back(now: Timestamp, newest: Version) -> Misconfigured:
+def _check_readable(position: Position) -> None:
+    """Raises `PositionLost` if what the driver and the snapshots need of it cannot be read."""
+    try:
+        if position.token is not None and "_data" not in json_util.loads(position.token):
+            raise ValueError("its token is none")
+        for cursor in position.cursors:
+            if cursor.last_id is not None:
+                decode_id(cursor.last_id)
+    except (ValueError, TypeError, LookupError, AttributeError, BSONError) as error:
+        raise PositionLost(f"the position cannot be read ({error})") from error
+
+
+def _refused(lost: PositionLost) -> PositionLost:
+    return PositionLost(f"{lost}\n  remedy: {_LOST_REMEDY}")
+
+
+def _went_back(now: Timestamp, newest: Version, *, can_rebase: bool) -> Misconfigured:
+    remedy = "set qdrant.collection to a new name (or delete the index) and start again"
     return Misconfigured(
         f"MongoDB's cluster time {now} is before {newest.seconds}.{newest.increment}, which the "
         "index has seen: the database was restored to an earlier time, or is another one",
-        "set qdrant.collection to a new name (or delete the index) and start again",
+        "start Syncline again: it reads everything anew then" if can_rebase else remedy,
         code="mongo_went_back",
     )

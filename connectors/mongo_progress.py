@@ -25,6 +25,8 @@ class PositionOwner:
     fingerprint: str
     """Of what is read and how it is mapped: another one begins a new generation."""
     on_lost_history: Literal["snapshot", "fail"] = "snapshot"
+    rebase: Callable[[], None] | None = None
+    """Lets what is kept count as older than anything to come; None where that cannot be done."""
 
 
 class _Running(NamedTuple):

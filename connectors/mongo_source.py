@@ -53,7 +53,9 @@ class MongoSource(FixedPartitionedSource[Change, None]):
 
     `load_position` and `acknowledge` belong to the owner of the position; they are called from
     other threads than the caller's, and `acknowledge` never twice at once. A position of another
-    `scope_fingerprint` than the given one begins a new generation. Errors go to `control`, and a
+    `scope_fingerprint` than the given one begins a new generation. `rebase` is called at the start
+    if the cluster's time stays before the position's: what it stands for must then count as older
+    than all that comes; without it, that is an error. Errors go to `control`, and a
     stop asked for there ends the source after a last acknowledgement.
     """
 
@@ -67,9 +69,12 @@ class MongoSource(FixedPartitionedSource[Change, None]):
         scope_fingerprint: str,
         control: Control,
         on_lost_history: Literal["snapshot", "fail"] = "snapshot",
+        rebase: Callable[[], None] | None = None,
         limits: Limits | None = None,
     ) -> None:
-        owner = PositionOwner(load_position, acknowledge, scope_fingerprint, on_lost_history)
+        owner = PositionOwner(
+            load_position, acknowledge, scope_fingerprint, on_lost_history, rebase
+        )
         follower = Follower(client, scope, control, owner)
         snapshot = SnapshotReader(client, scope, control)
         self._partition = _Partition(follower, snapshot, control, acknowledge, limits or Limits())

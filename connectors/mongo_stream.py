@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,11 +25,17 @@ from connectors.mongo import (
     timestamp,
     token_time,
 )
-from connectors.mongo_errors import RESULT_TOO_LARGE_CODES, translate, translated
+from connectors.mongo_errors import (
+    RESULT_TOO_LARGE_CODES,
+    UNKNOWN_STAGE_CODES,
+    translate,
+    translated,
+)
 from connectors.mongo_events import Happening, Token, interpret, version_of
+from connectors.mongo_fragments import Fragments
 from models.records import Timestamp, Version
 from syncline.control import Control
-from syncline.errors import SynclineError
+from syncline.errors import PositionLost, SynclineError
 from syncline.retry import keep_trying
 
 _log = structlog.get_logger(__name__)
@@ -36,6 +43,10 @@ _log = structlog.get_logger(__name__)
 AWAIT_MILLISECONDS = 100
 """How long the server holds an empty answer. An empty answer is what lets the watermark pass the
 last write, so this is its delay; ten polls a second cost the server 1 % of a core."""
+HISTORY_SECONDS = 12.0
+"""How long the last event is looked for. It stands where the search begins, so this is only for a
+shard that is behind: an idle one tells its time every 10 seconds."""
+_SPLIT: Fields = {"$changeStreamSplitLargeEvent": {}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +77,9 @@ class ChangeStream:
         self._idle_token: Token | None = None
         self._with_documents = True
         self._times_known = True
+        self._splits = True
+        self._fragments = Fragments()
+        self._broke = False
         self.last: Version | None = None
         """Of the last event."""
         self.known: set[str] = set()
@@ -82,13 +96,17 @@ class ChangeStream:
         `PositionLost`, or whatever `receive` raises.
         """
         try:
+            self._fragments.clear()
+            if self._broke:
+                keep_trying(self.check_history, self._control)
+            self._broke = True
             stream, event = keep_trying(self._open, self._control)
             with stream:
                 while not self._control.stop_requested:
-                    if event is None:
-                        self._rest(stream, receive)
-                    else:
+                    if event is not None:
                         self._advance(event, receive)
+                    elif not self._fragments.pending:
+                        self._rest(stream, receive)
                     if not stream.alive or self._is_past_large(event):
                         return
                     event = self._next(stream)
@@ -110,16 +128,29 @@ class ChangeStream:
         if self._token is None:
             time = BsonTimestamp(self._start.seconds, self._start.increment)
             where = {"start_at_operation_time": time}
-        with translated(resuming=self._token is not None):
-            stream = self._database.with_options(
-                codec_options=raw_options(self._database.codec_options)
-            ).watch(
-                self._scope.pipeline(documents=self._with_documents),
-                full_document="updateLookup" if self._with_documents else None,
+        stream = self._watch(self._with_documents, **where)
+        return stream, self._next(stream)
+
+    def _watch(self, with_documents: bool, **where: Any) -> DatabaseChangeStream[Any]:
+        pipeline = self._scope.pipeline(documents=with_documents)
+        source = self._database.with_options(
+            codec_options=raw_options(self._database.codec_options)
+        )
+        try:
+            return source.watch(
+                [*pipeline, *([_SPLIT] if self._splits else [])],
+                full_document="updateLookup" if with_documents else None,
                 max_await_time_ms=AWAIT_MILLISECONDS,
                 **where,
             )
-        return stream, self._next(stream)
+        except OperationFailure as error:
+            if self._splits and error.code in UNKNOWN_STAGE_CODES:
+                # MongoDB before 6.0.9: what is too large comes without its document.
+                self._splits = False
+                return self._watch(with_documents, **where)
+            raise translate(error, resuming="start_after" in where) from error
+        except PyMongoError as error:
+            raise translate(error, resuming="start_after" in where) from error
 
     def _next(self, stream: DatabaseChangeStream[Any]) -> RawBSONDocument | None:
         try:
@@ -132,7 +163,11 @@ class ChangeStream:
             raise translate(error) from error
 
     def _advance(self, raw: RawBSONDocument, receive: Callable[[Happening | Idle], None]) -> None:
-        event = decode(bytes(raw.raw), self._database.codec_options)
+        decoded = decode(bytes(raw.raw), self._database.codec_options)
+        whole = self._fragments.add(decoded, len(raw.raw))
+        if whole is None:
+            return
+        event = whole.event
         if not self._with_documents or _is_without_document(event):
             self._fetch_document(event)
         self._check_times(event)
@@ -140,7 +175,7 @@ class ChangeStream:
         causes = event["operationType"] != "invalidate" or self.last is None
         version = version_of(event, self.last) if causes else self.last
         assert version is not None
-        happening = interpret(event, version, self._scope, self.known, len(raw.raw))
+        happening = interpret(event, version, self._scope, self.known, whole.size)
         self.known |= happening.collections
         receive(happening)
         self._token, self.last = happening.token, version
@@ -154,6 +189,44 @@ class ChangeStream:
             event["fullDocument"] = self._database[event["ns"]["coll"]].find_one(
                 {"_id": event["documentKey"]["_id"]}, self._scope.projection(), session=session
             )
+
+    # --- history --------------------------------------------------------------------------
+
+    def check_history(self) -> None:
+        """Make sure that the server still has the event that we saw last.
+
+        One that was restored to an earlier time, or is another one, may go on after our token as
+        if nothing had been in between. `follow` asks again whenever the stream broke. Raises
+        `PositionLost`, `Unavailable`.
+        """
+        if self.last is None or self._token is None:
+            return
+        last = Timestamp(self.last.seconds, self.last.increment)
+        try:
+            stream = self._watch(False, start_at_operation_time=BsonTimestamp(*last))
+            with stream:
+                found = self._first_time(stream, last)
+        except PositionLost:
+            return  # The server has forgotten it; whether it can go on, the token decides.
+        if found is not None and found != last:
+            raise PositionLost(
+                f"MongoDB does not know the change of {last} that the index has seen: the database "
+                "was restored to an earlier time, or is another one"
+            )
+
+    def _first_time(self, stream: DatabaseChangeStream[Any], begin: Timestamp) -> Timestamp | None:
+        """The time of the first event at or after `begin`, or one up to which there is none; None
+        if that cannot be told."""
+        deadline = time.monotonic() + HISTORY_SECONDS
+        while time.monotonic() < deadline and not self._control.stop_requested:
+            event = self._next(stream)
+            if event is not None:
+                return timestamp(event["clusterTime"])
+            token = _plain(stream.resume_token)
+            reached = token and self._time_of(token)
+            if reached and reached > begin:
+                return reached
+        return None
 
     # --- time of idle tokens --------------------------------------------------------------
 

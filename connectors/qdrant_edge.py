@@ -61,6 +61,7 @@ class EdgeStore:
         return False
 
     def exists(self) -> bool:
+        # Not whether there are files: while it is being made, there are, and nothing can be asked.
         return self._opened is not None
 
     def create_field_index(self, path: tuple[str, ...], field_type: FieldType) -> None:

@@ -12,6 +12,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
+from pydantic import ValidationError
+
 from models.conditions import All, Condition, Either, Match, Not, Path, Range
 from models.ids import digest, key_text, public_id
 from models.records import (
@@ -185,9 +187,12 @@ def single_payload(kind: str, record: Position | Recipe | Rules) -> Payload:
     return {OWN: {"kind": kind, "record": record.model_dump(mode="json")}}
 
 
-def read_position(payload: Mapping[str, Any]) -> Position:
-    """The position in a point of kind `position`."""
-    return Position.model_validate(payload[OWN]["record"])
+def read_position(payload: Mapping[str, Any]) -> Position | None:
+    """The position in a point of kind `position`; None if it is none that we can read."""
+    try:
+        return Position.model_validate(payload[OWN].get("record"))
+    except ValidationError:
+        return None
 
 
 def read_recipe(payload: Mapping[str, Any]) -> Recipe:

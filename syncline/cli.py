@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import faulthandler
 import json
+import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -59,6 +61,14 @@ WithPulsar = Annotated[
     bool,
     typer.Option("--with-pulsar", help="Capture and index as processes with a broker between."),
 ]
+OnLostHistory = Annotated[
+    Literal["snapshot", "fail"] | None,
+    typer.Option(
+        "--on-lost-history",
+        help="When MongoDB no longer has the changes from our position on: read everything again "
+        "(snapshot), or stop (fail). Default: mongo.on_lost_history.",
+    ),
+]
 LogLevel = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")]
 
 
@@ -72,10 +82,11 @@ def up(
     replicas: Annotated[
         int, typer.Option(min=1, max=64, help="Index processes, with --with-pulsar.")
     ] = 1,
+    on_lost_history: OnLostHistory = None,
     log_level: LogLevel = "warning",
 ) -> None:
     """Run everything here: local parts where no URL is set, the flow, and the retriever."""
-    settings = _settings(config, data_dir, mongo_port, http_port)
+    settings = _settings(config, data_dir, mongo_port, http_port, on_lost_history)
     configure_logging(log_level)
     with claim(settings.local.data_dir):
         from syncline.topology import up_with_pulsar
@@ -92,13 +103,14 @@ def sync(
     config: ConfigFile = None,
     data_dir: DataDir = None,
     http_port: HttpPort = None,
+    on_lost_history: OnLostHistory = None,
     log_level: LogLevel = "warning",
 ) -> None:
     """Run the flow alone: keep a Qdrant server in line with MongoDB."""
     from syncline.services import sync as run
 
     configure_logging(log_level)
-    settings = _settings(config, data_dir, None, http_port)
+    settings = _settings(config, data_dir, None, http_port, on_lost_history)
     show.starting(settings)
     run(settings, on_ready=_announce(show.sync_is_ready, settings))
 
@@ -124,6 +136,7 @@ def capture(
     snapshot: Annotated[
         bool, typer.Option("--snapshot", help="Publish every document once more first.")
     ] = False,
+    on_lost_history: OnLostHistory = None,
     log_level: LogLevel = "warning",
 ) -> None:
     """Publish MongoDB's changes to a Pulsar topic. One runs; a second one stands by.
@@ -134,7 +147,7 @@ def capture(
     from syncline.services import capture as run
 
     configure_logging(log_level)
-    settings = _settings(config, data_dir, None, http_port)
+    settings = _settings(config, data_dir, None, http_port, on_lost_history)
     run(settings, on_ready=_announce(show.capture_is_ready, settings), snapshot=snapshot)
 
 
@@ -293,30 +306,47 @@ def main() -> None:
     faulthandler.enable()  # native code that crashes leaves at least its place
     try:
         app()
+    except SystemExit as end:
+        _leave(end.code)
     except Misconfigured as error:
         show.problem(error.problem, error.remedy, code=error.code)
-        sys.exit(2)
+        _leave(2)
     except SynclineError as error:
         show.problem(str(error), None, code=error.code)
-        sys.exit(3)
+        _leave(3)
     except OSError as error:
         what = f"{error.filename or 'the system'}: {error.strerror or error}"
         show.problem(what, _OS_REMEDY, code="file_refused")
-        sys.exit(2)
+        _leave(2)
     except Exception:
         # Python's own exit code for it is 1, which a script would take for drift.
         traceback.print_exc()
-        sys.exit(3)
+        _leave(3)
+
+
+def _leave(code: str | int | None) -> NoReturn:
+    """End. A flow that was too slow to stop is within native code, under which the interpreter
+    cannot be taken down: it would abort, and the exit code be lost."""
+    if any(thread.name.startswith("syncline-") for thread in threading.enumerate()):
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code if isinstance(code, int) else 0)
+    sys.exit(code)
 
 
 _OS_REMEDY = "name another path (--data-dir), or correct its kind and its rights"
 
 
 def _settings(
-    config: Path | None, data_dir: Path | None, mongo_port: int | None, http_port: int | None
+    config: Path | None,
+    data_dir: Path | None,
+    mongo_port: int | None,
+    http_port: int | None,
+    on_lost_history: Literal["snapshot", "fail"] | None = None,
 ) -> Configuration:
     return load_settings(
         config,
+        mongo={"on_lost_history": on_lost_history},
         local={"data_dir": data_dir, "mongo_port": mongo_port},
         http={"port": http_port},
     )

@@ -87,18 +87,22 @@ def need_broker(config: Configuration, command: str) -> None:
 
 
 def run_until_stopped(
-    worker: RunningFlow, stop: threading.Event, announce: Callable[[], None]
+    worker: RunningFlow,
+    stop: threading.Event,
+    announce: Callable[[], None],
+    *,
+    check: Callable[[], None] = lambda: None,
 ) -> None:
     """Announce a started flow once it is ready, and wait for a signal.
 
-    Raises what ended the flow, if it was not a signal.
+    Raises what ended the flow, if it was not a signal, or what `check` raises meanwhile.
     """
-    while worker.alive and not stop.is_set() and not worker.ready()[0]:
-        stop.wait(_POLL_SECONDS)
-    if worker.alive and not stop.is_set():
-        announce()
-    while worker.alive and not stop.is_set():
-        stop.wait(_POLL_SECONDS)
+    announced = False
+    while worker.alive and not stop.wait(_POLL_SECONDS):
+        check()
+        if not announced and worker.ready()[0]:
+            announce()
+            announced = True
     if worker.control.error is not None:
         raise worker.control.error
     if not stop.is_set():

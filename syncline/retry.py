@@ -15,7 +15,7 @@ from tenacity import (
     RetryCallState,
     Retrying,
     retry_if_exception_type,
-    wait_exponential_jitter,
+    wait_random_exponential,
 )
 
 from syncline.control import Control
@@ -27,7 +27,11 @@ _T = TypeVar("_T")
 FIRST_WAIT_SECONDS = 0.1
 """A failover or a restarted container is often back at once."""
 LONGEST_WAIT_SECONDS = 5.0
-"""The longest that a service which is back again goes unnoticed; small against any outage."""
+"""The longest that a service which is back again goes unnoticed; small against any outage. Waits
+are random up to it, so that many processes do not come back to a weak service all at once."""
+BACKOFF = wait_random_exponential(
+    min=FIRST_WAIT_SECONDS, multiplier=FIRST_WAIT_SECONDS, max=LONGEST_WAIT_SECONDS
+)
 
 
 def keep_trying(call: Callable[[], _T], control: Control) -> _T:
@@ -50,9 +54,7 @@ def keep_trying(call: Callable[[], _T], control: Control) -> _T:
 
     retrying = Retrying(
         retry=retry_if_exception_type(Unavailable),
-        wait=wait_exponential_jitter(
-            multiplier=FIRST_WAIT_SECONDS, max=LONGEST_WAIT_SECONDS, jitter=0.2
-        ),
+        wait=BACKOFF,
         stop=lambda _state: control.stop_requested,
         sleep=sleep,
         before_sleep=tell,

@@ -124,6 +124,8 @@ class LocalSettings(Settings):
 
     data_dir: Path = Path(".syncline")
     mongo_port: int = Field(27117, ge=0, le=65535)
+    min_free_mb: int = Field(200, ge=0)
+    """`syncline up` stops in order when the disk of `data_dir` has less free space."""
 
 
 class FlowSettings(Settings):

@@ -28,6 +28,7 @@ from syncline.schedule import Verifier
 from syncline.server import bind
 from syncline.settings import Configuration
 from syncline.sharing import shared
+from syncline.space import check_space
 from syncline.worker import Worker, lag_seconds
 
 _POLL_SECONDS = 0.05
@@ -42,6 +43,8 @@ def up_with_pulsar(
     Raises what ended it, if it was not a signal.
     """
     stop = stop_on_signals()
+    check = partial(check_space, config.local.data_dir, config.local.min_free_mb)
+    check()
     with contextlib.ExitStack() as stack:
         server = bind(config.http)
         stack.callback(server.stop)
@@ -53,6 +56,7 @@ def up_with_pulsar(
         store = config.qdrant.url or stack.enter_context(shared(index.store, config.local.data_dir))
         environment = {
             "SYNCLINE_MONGO_URI": uri,
+            "SYNCLINE_MONGO_ON_LOST_HISTORY": config.mongo.on_lost_history,
             "SYNCLINE_PULSAR_URL": config.pulsar.url or brokers.all[0].url,
             "SYNCLINE_PULSAR_PLAIN_TOPICS": str(config.pulsar.plain_topics or bool(brokers.all)),
             "SYNCLINE_QDRANT_URL": store,
@@ -89,7 +93,7 @@ def up_with_pulsar(
         running = RunFile(config.local.data_dir, http=server.url, mongo=redacted(uri))
         stack.enter_context(running)
         stack.callback(worker.control.request_stop)
-        whole.run(stop, lambda: on_ready({"event": "ready", **running.facts}))
+        whole.run(stop, lambda: on_ready({"event": "ready", **running.facts}), check=check)
 
 
 class Topology:
@@ -100,10 +104,12 @@ class Topology:
         self._brokers = brokers
         self._flows = flows
 
-    def run(self, stop: threading.Event, announce: Any) -> None:
-        """Announce once all are ready, and wait for a signal. Raises if one cannot run."""
+    def run(self, stop: threading.Event, announce: Any, *, check: Callable[[], None]) -> None:
+        """Announce once all are ready, and wait for a signal. Raises if one cannot run, or what
+        `check` raises."""
         announced = False
         while not stop.wait(_POLL_SECONDS):
+            check()
             if (error := self._brokers.error or self._flows.error) is not None:
                 raise error
             if not announced and self.ready()[0]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 
 from retriever.app import create_app
 from retriever.search import Retriever
@@ -19,6 +20,7 @@ from syncline.schedule import Verifier
 from syncline.server import bind
 from syncline.services import start_worker
 from syncline.settings import Configuration
+from syncline.space import check_space
 
 
 def up(config: Configuration, *, on_ready: OnReady) -> None:
@@ -27,6 +29,8 @@ def up(config: Configuration, *, on_ready: OnReady) -> None:
     Raises what ended the flow, if it was not a signal.
     """
     stop = stop_on_signals()
+    check = partial(check_space, config.local.data_dir, config.local.min_free_mb)
+    check()
     with contextlib.ExitStack() as stack:
         server = bind(config.http)
         stack.callback(server.stop)
@@ -45,4 +49,5 @@ def up(config: Configuration, *, on_ready: OnReady) -> None:
         server.start(app)
         running = RunFile(config.local.data_dir, http=server.url, mongo=redacted(uri))
         stack.enter_context(running)
-        run_until_stopped(worker, stop, lambda: on_ready({"event": "ready", **running.facts}))
+        facts = {"event": "ready", **running.facts}
+        run_until_stopped(worker, stop, lambda: on_ready(facts), check=check)

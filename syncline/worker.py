@@ -118,6 +118,7 @@ class Worker:
             scope_fingerprint=scope_fingerprint(self.config),
             control=self.control,
             on_lost_history=self.config.mongo.on_lost_history,
+            rebase=self.index.rebase,
         )
 
     # --- what it tells --------------------------------------------------------------------

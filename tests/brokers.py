@@ -53,6 +53,14 @@ class Broker:
         os.killpg(self._local.process.pid, signal.SIGKILL)
         self._local.stop()
 
+    def stall(self) -> None:
+        """Leave its connections half-open: it accepts, and answers nothing, until `resume`."""
+        os.killpg(self._local.process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Go on where it stood still."""
+        os.killpg(self._local.process.pid, signal.SIGCONT)
+
     def restart(self) -> None:
         """Start it again, on the same port and data."""
         port = int(self.url.rpartition(":")[2])
@@ -69,6 +77,8 @@ class Broker:
 
     def stop(self) -> None:
         """End it."""
+        if not self._local.process.has_ended():
+            self.resume()  # a process that stands still cannot be asked to end
         self._local.stop()
 
 

@@ -58,15 +58,6 @@ def test_all_is_there_after_a_restart(tmp_path: Path) -> None:
     again.close()
 
 
-def test_several_writers_create_one_index(tmp_path: Path) -> None:
-    """Of those that come at once one makes it, and the others find it."""
-    store = EdgeStore(tmp_path / "index")
-    with ThreadPoolExecutor(8) as writers:
-        made = list(writers.map(lambda _: store.create(8), range(8)))
-    assert sorted(made) == [False] * 7 + [True]
-    store.close()
-
-
 def test_another_dimension_is_refused_after_a_restart(tmp_path: Path) -> None:
     """The dimension is what is on disk, not what this process made."""
     store = EdgeStore(tmp_path)

@@ -12,8 +12,10 @@ from connectors.index import Index
 from connectors.memory import MemoryStore
 from connectors.store import Point
 from models.conditions import All
+from models.ids import single_id
+from models.points import OWN
 from models.records import Recipe
-from syncline.errors import Misconfigured
+from syncline.errors import Misconfigured, PositionLost
 
 RECIPE = Recipe(model="m", dimension=8, max_tokens=64, chunker="c", codec=1)
 
@@ -75,3 +77,17 @@ def test_opening_again_leaves_nothing_more() -> None:
         with suppress(KeyboardInterrupt):
             Index(store).open(RECIPE)
     assert store.count(All(conditions=())) == len(["probe", "recipe"])
+
+
+def test_a_position_that_cannot_be_read_is_lost() -> None:
+    """It is none for readers, who go on, and told to the flow, which must not begin in silence."""
+    store = MemoryStore()
+    index = Index(store)
+    index.open(RECIPE)
+    assert index.resumable_position() is None
+    for record in ({"scope": "s", "start": [1]}, None, "cut o"):
+        store.upsert([Point(single_id("position"), {OWN: {"kind": "position", "record": record}})])
+        assert index.position() is None
+        assert index.watermark() is None
+        with pytest.raises(PositionLost):
+            index.resumable_position()
