@@ -98,6 +98,7 @@ def _not_partitioned(topic: str, partitions: int) -> Misconfigured:
         f"pulsar.topic = {topic} is not a partitioned topic of this broker; {partitions} "
         "partitions (pulsar.partitions) are asked for",
         f"pulsar-admin topics create-partitioned-topic {topic} -p {partitions}",
+        code="topic_unfit",
     )
 
 
@@ -105,6 +106,7 @@ def _partitioned(topic: str) -> Misconfigured:
     return Misconfigured(
         f"pulsar.topic = {topic} is a partitioned topic, and pulsar.plain_topics is set",
         "leave pulsar.plain_topics out: it is for brokers that have no partitioned topics",
+        code="topic_unfit",
     )
 
 

@@ -25,4 +25,5 @@ def check_space(directory: Path, min_free_mb: int) -> None:
             f" local.min_free_mb = {min_free_mb}",
             "free some space and start again, nothing is lost; or set local.data_dir (--data-dir)"
             " to a larger disk",
+            code="file_refused",
         )
