@@ -131,6 +131,14 @@ class VerifyRequest(Body):
     repair: bool = False
 
 
+class ReindexRequest(Body):
+    """Build the index that the settings ask for, or give up the one that is being built."""
+
+    model_config = ConfigDict(strict=True)
+
+    abandon: bool = False
+
+
 class ErrorDetail(Body):
     """What is wrong."""
 

@@ -83,7 +83,8 @@ def up(
 
         show.starting(settings)
         distributed = partial(up_with_pulsar, replicas=replicas, config_file=config)
-        run = distributed if with_pulsar else up_directly
+        reload = partial(_settings, config, data_dir, mongo_port, http_port)
+        run = distributed if with_pulsar else partial(up_directly, reload=reload)
         run(settings, on_ready=_announce(show.up_is_ready, settings))
 
 
