@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -166,8 +166,7 @@ class Indexes:
         alias, control = self._alias, self.control
         target = keep_trying(alias.target, control)
         name = target or self._name(self._wanted)
-        index = Index(alias.open(name))
-        try:
+        with self._opened(name) as index:
             recipe = keep_trying(index.recipe, control)
             making = self._wanted
             if recipe is not None and not making.makes(recipe):
@@ -176,12 +175,18 @@ class Indexes:
             keep_trying(partial(index.open, making.recipe), control)
             if target is None:
                 keep_trying(partial(alias.point_to, name), control)
-        except BaseException:
-            index.store.close()
-            raise
-        active = self._start(name, making, index)
+            active = self._start(name, making, index)
         self._serve(active)
         return active
+
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[Index]:
+        """An index whose store is closed if the context fails."""
+        index = Index(self._alias.open(name))
+        with ExitStack() as stack:
+            stack.callback(index.store.close)
+            yield index
+            stack.pop_all()
 
     def _start(self, name: str, making: Making, index: Index) -> RunningIndex:
         running = RunningIndex(name, making, index, self._uri, self.telemetry)
@@ -208,8 +213,7 @@ class Indexes:
     def _follow_wanted(self, active: RunningIndex) -> None:
         wanted, building = self._wanted, self._building
         if building is not None and building.error is not None:
-            self._failure = building.error
-            _log.error("reindex_failed", collection=building.name, reason=str(building.error))
+            self._fail(building.name, building.error)
             self._end_building(building)
         elif building is not None and not wanted.makes(building.making.recipe):
             self._end_building(building)
@@ -221,13 +225,22 @@ class Indexes:
         name = self._name(wanted)
         if not self._retired.take_back(name, self._closing):
             return
-        index = Index(self._alias.open(name))
-        if index.store.exists():
-            index.retire(None)
-        if wanted.recipe.model == active.making.recipe.model:
-            index.beside = active.index
-        self._building = self._start(name, wanted, index)
-        _log.info("reindex_begins", collection=name)
+        try:
+            with self._opened(name) as index:
+                index.open(wanted.recipe)
+                index.retire(None)
+                if wanted.recipe.model == active.making.recipe.model:
+                    index.beside = active.index
+                self._building = self._start(name, wanted, index)
+        except Misconfigured as error:
+            self._fail(name, error)
+        else:
+            _log.info("reindex_begins", collection=name)
+
+    def _fail(self, name: str, error: BaseException) -> None:
+        """What serves goes on; the status tells why nothing is built."""
+        self._failure = error
+        _log.error("reindex_failed", collection=name, reason=str(error))
 
     def _end_building(self, building: RunningIndex) -> None:
         building.stop()
@@ -240,7 +253,7 @@ class Indexes:
     def _has_caught_up(self, old: RunningIndex, new: RunningIndex) -> bool:
         """Whether the new one reflects what the old one did a moment ago, and is complete."""
         before = old.index.watermark()
-        now = new.reached()
+        now = new.index.watermark()
         return now is not None and (before is None or now >= before)
 
     def _switch(self, old: RunningIndex, new: RunningIndex) -> None:
@@ -289,7 +302,7 @@ class Indexes:
         assert active is not None
         if target == active.name:
             return
-        if building is not None and target == building.name and building.reached() is not None:
+        if building is not None and target == building.name:
             active.stop()
             self._replace(active, building)
             return

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from connectors.index import Index
-from models.records import Recipe, Timestamp
+from models.records import Recipe
 from syncline.assemble import NOTHING_HELD
 from syncline.errors import SynclineError
 from syncline.making import Making
@@ -55,10 +55,6 @@ class RunningIndex:
         """Raises what ended the flow, if it was no stop."""
         if (error := self.error) is not None:
             raise error
-
-    def reached(self) -> Timestamp | None:
-        """The watermark, once the whole database has been read."""
-        return self.index.watermark()
 
 
 def tell_making(name: str, recipe: Recipe) -> dict[str, Any]:

@@ -1,0 +1,115 @@
+"""A new recipe with no downtime: built beside the old index, switched in one step, resumable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from models.embedders import HashEmbedder
+from retriever.records import SearchRequest
+from syncline.local.mongo import LocalMongo
+from tests.pipeline import paragraphs
+from tests.reindexing import (
+    LARGE,
+    SMALL,
+    Deployment,
+    Searching,
+    Writing,
+    read_time,
+)
+from tests.servers import Mongo
+from transforms.chunk import Chunker
+from transforms.clean import clean
+from transforms.map import map_document
+
+FIXED = {f"f{n}": paragraphs(12, p1=f"Document {n} is about keeper number {n}.") for n in range(20)}
+
+
+@pytest.fixture
+def uri(mongo_server: LocalMongo) -> str:
+    return mongo_server.uri
+
+
+@pytest.fixture
+def deployment(mongo: Mongo, tmp_path: Path) -> Deployment:
+    """Twenty documents that never change, in a database that nothing syncs yet."""
+    mongo.db["fixed"].insert_many([{"_id": k, "text": text} for k, text in FIXED.items()])
+    return Deployment(mongo, tmp_path)
+
+
+def directories(deployment: Deployment) -> set[str]:
+    """The collections on disk."""
+    found = (deployment.data_dir / "index").iterdir()
+    return {path.name for path in found if not path.is_symlink()}
+
+
+def chunks_of(tokens: int) -> set[tuple[str, str]]:
+    """Document and text of every chunk of the fixed documents."""
+    from models.ids import key_of
+    from models.records import Upsert, Version
+    from syncline.rules import MappingRule
+
+    chunker = Chunker(HashEmbedder(64), tokens)
+    found = set()
+    for id_, text in FIXED.items():
+        change = Upsert(
+            key=key_of("fixed", id_), version=Version(1, 1), fields={"_id": id_, "text": text}
+        )
+        document = map_document(change, MappingRule())
+        assert document is not None
+        found |= {(id_, c.text) for c in chunker.chunk(document.title, clean(document))}
+    return found
+
+
+def test_another_chunk_size_during_writes_and_searches(deployment: Deployment, uri: str) -> None:
+    """No search fails or mixes, `as_of` never goes back, what was deleted stays so, no drift."""
+    with deployment.running(uri) as now, Writing(deployment.mongo) as writing:
+        now.wait_for(lambda: now.found("walrus"))
+        with Searching(now) as searching:
+            deployment.settings["chunk"] = LARGE
+            with now.indexes.pinned():
+                assert now.indexes.reindex()["building"]["chunk_tokens"] == LARGE
+                began = writing.written
+                now.wait_for(lambda: now.is_complete() and writing.written > began + 200)
+                assert now.chunk_tokens == SMALL, "not before it may"
+            now.wait_for(lambda: now.chunk_tokens == LARGE)
+            switched = len(searching.answers)
+            now.wait_for(lambda: len(searching.answers) > switched + 20)
+        assert searching.error is None
+    small, large = chunks_of(SMALL), chunks_of(LARGE)
+    assert not small & large
+    recipes = [(hits <= small) - (hits <= large) for _, hits in searching.answers if hits]
+    assert set(recipes) == {1, -1} and recipes == sorted(recipes, reverse=True)
+    times = [read_time(as_of) for as_of, _ in searching.answers]
+    assert times == sorted(times)
+    with deployment.running(uri) as now:
+        now.settle()
+        assert now.chunk_tokens == LARGE and now.building() is None
+        assert writing.deleted and not now.found("walrus") & writing.deleted
+        assert now.drift() == {}
+
+
+def test_a_changed_model_is_noticed_at_start(deployment: Deployment, uri: str) -> None:
+    """The old one answers with its own model until the new one, of another dimension, has caught
+    up; a restart amid it changes nothing, and the flow of the old one goes on."""
+    with deployment.running(uri) as now:
+        now.settle()
+        before = now.collection
+    deployment.settings["model"] = "hash:128"
+    for _ in range(2):
+        with deployment.running(uri) as now:
+            with now.indexes.pinned():
+                assert now.collection == before and now.building()
+                deployment.mongo.db["fixed"].insert_one({"text": "zeppelin"})
+                now.wait_for(lambda: now.found("zeppelin"))
+                now.wait_for(now.is_complete)
+                now.indexes.control.request_stop()
+            deployment.mongo.db["fixed"].delete_many({"text": "zeppelin"})
+    with deployment.running(uri) as now:
+        now.wait_for(lambda: now.building() is None)
+        status = now.indexes.status()
+        assert status["serving"]["model"] == "hash-128" and status["retired"] == [before]
+        now.settle()
+        assert now.indexes.serving.search(SearchRequest(query="keeper", mode="dense")).hits
+        assert not now.found("zeppelin") and now.drift() == {}
