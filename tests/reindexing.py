@@ -139,7 +139,7 @@ class Searching:
     def _run(self) -> None:
         request = SearchRequest(query="keeper ships", limit=50, filter={"collection": "fixed"})
         try:
-            while not self._over.is_set():
+            while not self._over.wait(0.005):
                 answer = self._serving.search(request)
                 hits = frozenset((hit.document_id, hit.text) for hit in answer.hits)
                 self.answers.append((answer.as_of, hits))

@@ -71,7 +71,7 @@ def test_another_chunk_size_during_writes_and_searches(deployment: Deployment, u
             with now.indexes.pinned():
                 assert now.indexes.reindex()["building"]["chunk_tokens"] == LARGE
                 began = writing.written
-                now.wait_for(lambda: now.is_complete() and writing.written > began + 200)
+                now.wait_for(lambda: now.is_complete() and writing.written > began + 90)
                 assert now.chunk_tokens == SMALL, "not before it may"
             now.wait_for(lambda: now.chunk_tokens == LARGE)
             switched = len(searching.answers)
