@@ -6,9 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from connectors.index import Index
+from connectors.qdrant_edge import EdgeStore
+from connectors.qdrant_edge_alias import EdgeAlias
 from models.embedders import HashEmbedder
+from models.ids import key_of
+from models.records import Upsert, Version
 from retriever.records import SearchRequest
+from syncline.errors import Misconfigured
 from syncline.local.mongo import LocalMongo
+from syncline.making import plan_making
+from syncline.rules import MappingRule
 from tests.pipeline import paragraphs
 from tests.reindexing import (
     LARGE,
@@ -46,9 +54,6 @@ def directories(deployment: Deployment) -> set[str]:
 
 def chunks_of(tokens: int) -> set[tuple[str, str]]:
     """Document and text of every chunk of the fixed documents."""
-    from models.ids import key_of
-    from models.records import Upsert, Version
-    from syncline.rules import MappingRule
 
     chunker = Chunker(HashEmbedder(64), tokens)
     found = set()
@@ -113,3 +118,117 @@ def test_a_changed_model_is_noticed_at_start(deployment: Deployment, uri: str) -
         now.settle()
         assert now.indexes.serving.search(SearchRequest(query="keeper", mode="dense")).hits
         assert not now.found("zeppelin") and now.drift() == {}
+
+
+def test_abandoned_and_begun_again(deployment: Deployment, uri: str) -> None:
+    """What was being built is gone from disk, what serves goes on, and it can still be built."""
+    with deployment.running(uri) as now:
+        now.settle()
+        before = directories(deployment)
+        deployment.settings["chunk"] = LARGE
+        with now.indexes.pinned():
+            now.indexes.reindex()
+            now.wait_for(now.is_complete)
+            assert len(directories(deployment)) == 2
+            assert now.indexes.reindex(abandon=True)["building"] is None
+            now.wait_for(lambda: directories(deployment) == before)
+        deployment.mongo.db["fixed"].insert_one({"text": "zeppelin"})
+        now.wait_for(lambda: now.found("zeppelin"))
+        assert now.chunk_tokens == SMALL
+        now.indexes.reindex()
+        now.wait_for(lambda: now.chunk_tokens == LARGE)
+        now.settle()
+        assert now.drift() == {}
+
+
+def test_a_build_that_fails_harms_only_itself(deployment: Deployment, uri: str) -> None:
+    """The status says why, the old one serves and is synced, and another try can succeed."""
+    with deployment.running(uri) as now:
+        deployment.settings["chunk"] = LARGE
+        with now.indexes.pinned():
+            name = now.indexes.reindex()["building"]["collection"]
+            now.indexes.reindex(abandon=True)
+            now.wait_for(lambda: name not in directories(deployment))
+        in_the_way = deployment.data_dir / "index" / name
+        in_the_way.touch()
+        now.indexes.reindex()
+        now.wait_for(lambda: (now.building() or {}).get("error"))
+        deployment.mongo.db["fixed"].insert_one({"text": "zeppelin"})
+        now.wait_for(lambda: now.found("zeppelin"))
+        assert now.indexes.ready()[0] and now.chunk_tokens == SMALL
+        in_the_way.unlink()
+        now.indexes.reindex()
+        now.wait_for(lambda: now.chunk_tokens == LARGE)
+
+
+def test_the_old_one_is_kept_for_its_grace(deployment: Deployment, uri: str) -> None:
+    """To go back to without embedding anything; over restarts; then it is removed."""
+    with deployment.running(uri) as now:
+        now.settle()
+        old = now.collection
+    deployment.settings["chunk"] = LARGE
+    with deployment.running(uri) as now:
+        now.wait_for(lambda: now.collection != old)
+        new = now.collection
+        deployment.mongo.db["fixed"].delete_one({"_id": "f1"})
+        now.settle()
+    deployment.settings["chunk"] = SMALL
+    with deployment.running(uri) as now:
+        now.wait_for(lambda: now.collection == old)
+        now.settle()
+        assert now.indexes.telemetry.embedded_total == 0
+        assert "f1" not in now.found("keeper") and now.drift() == {}
+        assert now.indexes.status()["retired"] == [new]
+    with deployment.running(uri) as now:
+        now.wait_for(lambda: now.indexes.status()["retired"] == [new])
+        assert directories(deployment) == {old, new}
+    deployment.settings["grace"] = 0
+    with deployment.running(uri) as now:
+        now.wait_for(lambda: directories(deployment) == {old})
+        assert now.collection == old and now.indexes.status()["retired"] == []
+
+
+def test_what_is_embedded_already_is_not_computed_again(deployment: Deployment, uri: str) -> None:
+    """Documents of one chunk in either size take their vectors from the old index."""
+    deployment.mongo.db["fixed"].delete_many({})
+    deployment.mongo.db["short"].insert_many([{"text": f"keeper {n}"} for n in range(50)])
+    with deployment.running(uri) as now:
+        now.settle()
+        embedded = now.indexes.telemetry.embedded_total
+        deployment.settings["chunk"] = LARGE
+        now.indexes.reindex()
+        now.wait_for(lambda: now.chunk_tokens == LARGE)
+        assert now.indexes.telemetry.embedded_total == embedded >= 50
+        assert now.drift() == {}
+
+
+def test_an_alias_moved_by_others_is_told(deployment: Deployment, uri: str) -> None:
+    """A process does not go on syncing an index that no longer serves."""
+    other = EdgeAlias(deployment.data_dir / "index", "syncline")
+    with deployment.running(uri) as now:
+        deployment.settings["chunk"] = LARGE
+        with now.indexes.pinned():
+            name = now.indexes.reindex()["building"]["collection"]
+            now.wait_for(now.is_complete)
+            (deployment.data_dir / "index" / "elsewhere").mkdir()
+            other.point_to("elsewhere")
+            with pytest.raises(Misconfigured, match="moved the alias"):
+                now.wait_for(lambda: False)
+            assert name in directories(deployment)
+
+
+def test_a_collection_without_an_alias_is_refused(deployment: Deployment, uri: str) -> None:
+    """It is synced and served as it is; another recipe is refused with what to do."""
+    wanted = plan_making(deployment.config())
+    store = EdgeStore(deployment.data_dir / "index" / "syncline")
+    Index(store).open(wanted.recipe)
+    store.close()
+    with deployment.running(uri) as now:
+        now.settle()
+        assert now.collection == "syncline"
+        deployment.settings["chunk"] = LARGE
+        with pytest.raises(Misconfigured, match=r"new name"):
+            now.indexes.reindex()
+        assert now.building() is None
+    with pytest.raises(Misconfigured, match=r"new name"), deployment.running(uri):
+        pass
