@@ -291,6 +291,6 @@ def _differences(known: Recipe, wanted: Recipe) -> str:
 
 
 _RECIPE_REMEDY = (
-    "restore the settings it was built with, or let a new index be built: set qdrant.collection "
-    "to another name, or local.data_dir to another directory"
+    "`syncline reindex` builds a new one beside it, `syncline up` and `sync` do so at their start;"
+    " over Pulsar set qdrant.collection to another name"
 )
