@@ -126,7 +126,7 @@ class Succession:
         active.check()
         with self.deciding:
             self._follow_wanted(active)
-            if self.building is not None and _has_caught_up(active, self.building):
+            if self.building is not None and has_caught_up(active.index, self.building.index):
                 self._switch(active, self.building)
         if time.monotonic() - self._looked_at >= ALIAS_SECONDS:
             self._check_target()
@@ -192,7 +192,7 @@ class Succession:
         """Move the alias once the new one has all that the old one had; False if it takes long."""
         until = time.monotonic() + CATCH_UP_SECONDS
         try:
-            while not _has_caught_up(old, new):
+            while not has_caught_up(old.index, new.index):
                 if new.error is not None or time.monotonic() > until:
                     return False
                 if self._control.wait_stop(CATCH_UP_POLL_SECONDS):
@@ -229,8 +229,8 @@ class Succession:
         )
 
 
-def _has_caught_up(old: RunningIndex, new: RunningIndex) -> bool:
+def has_caught_up(old: Index, new: Index) -> bool:
     """Whether the new one holds the whole database, as of when the old one does or later."""
-    before = old.index.watermark()
-    now = new.index.watermark()
+    before = old.watermark()
+    now = new.watermark()
     return now is not None and (before is None or now >= before)

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from connectors.qdrant_edge_alias import EdgeAlias
 from models.records import Timestamp
 from retriever.records import SearchRequest
-from syncline.assemble import open_alias
 from syncline.indexes import Indexes
 from syncline.settings import Configuration
 from syncline.verification import verify_worker
@@ -47,9 +47,11 @@ class Deployment:
     def running(self, uri: str) -> Iterator[Syncing]:
         """A process, as far as its indexes go."""
         config = self.config()
-        indexes = Indexes(config, uri, open_alias(config), reload=self.config)
+        alias = WatchedAlias(self.data_dir / "index", config.qdrant.collection)
+        indexes = Indexes(config, uri, alias, reload=self.config)
         indexes.start()
         syncing = Syncing(self, indexes)
+        alias.before_move = syncing.note_move
         try:
             syncing.wait_for(lambda: indexes.ready()[0])
             yield syncing
@@ -58,12 +60,30 @@ class Deployment:
             assert indexes.join(20)
 
 
+class WatchedAlias(EdgeAlias):
+    """Tells that it is about to move."""
+
+    before_move: Callable[[], None] = staticmethod(lambda: None)
+
+    def point_to(self, collection: str) -> None:
+        """As the alias does."""
+        self.before_move()
+        super().point_to(collection)
+
+
 class Syncing:
     """A running one."""
 
     def __init__(self, deployment: Deployment, indexes: Indexes) -> None:
         self.deployment = deployment
         self.indexes = indexes
+        self.states_at_moves: list[str] = []
+        """What the flow of the index that served was doing when the alias moved away."""
+
+    def note_move(self) -> None:
+        """The alias is about to move."""
+        if status := self.indexes.status()["serving"] and self.indexes.status():
+            self.states_at_moves.append(status["state"])
 
     def wait_for(self, condition: Callable[[], Any]) -> None:
         """Poll until it holds. The error that ended the flow is raised."""

@@ -81,7 +81,7 @@ def test_another_chunk_size_during_writes_and_searches(deployment: Deployment, u
             now.wait_for(lambda: now.chunk_tokens == LARGE)
             switched = len(searching.answers)
             now.wait_for(lambda: len(searching.answers) > switched + 20)
-        assert searching.error is None
+        assert searching.error is None and now.states_at_moves == ["stopped"]
     small, large = chunks_of(SMALL), chunks_of(LARGE)
     assert not small & large
     recipes = [(hits <= small) - (hits <= large) for _, hits in searching.answers if hits]
