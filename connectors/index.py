@@ -22,7 +22,7 @@ from connectors.store import Conditional, Dense, FieldType, Point, Sparse, Store
 from connectors.sweeping import Sweeping
 from models import points
 from models.conditions import All, Condition, Either, Match
-from models.ids import single_id
+from models.ids import recipe_fingerprint, single_id
 from models.points import OWN, StoredChunk
 from models.records import (
     ALL_COLLECTIONS,
@@ -31,6 +31,7 @@ from models.records import (
     Key,
     Position,
     Recipe,
+    Retired,
     Version,
 )
 from syncline.errors import Misconfigured, PositionLost
@@ -68,6 +69,8 @@ class Index:
         self.applying = threading.Lock()
         """Held from a plan's reads to its last write, so that writers of one process, as flow and
         repair, do not overtake each other for nothing."""
+        self.beside: Index | None = None
+        """Another index of the same model, whose vectors are taken over instead of computed."""
         self._fields = MetadataFields(store)
         ledger, feed = Ledger(store), Feed(store)
         sweeping = Sweeping(store, ledger)
@@ -114,13 +117,27 @@ class Index:
     @staticmethod
     def check(known: Recipe, wanted: Recipe) -> None:
         """Raises `Misconfigured` if an index of one recipe cannot be gone on with by the other."""
-        if known != wanted:
+        if recipe_fingerprint(known) != recipe_fingerprint(wanted):
             raise Misconfigured(_differences(known, wanted), _RECIPE_REMEDY, code="recipe_changed")
 
     def recipe(self) -> Recipe | None:
         """What the index is made of; None if it is empty or does not exist."""
         found = self.store.retrieve([single_id("recipe")]) if self.store.exists() else []
         return points.read_recipe(found[0].payload) if found else None
+
+    def retire(self, at: float | None) -> None:
+        """Note that the index serves no longer since `at`, in Unix time, or with None that it is
+        wanted again."""
+        if at is None:
+            self.store.delete([single_id("retired")])
+        else:
+            payload = points.single_payload("retired", Retired(at=at))
+            self.store.upsert([Point(single_id("retired"), payload)])
+
+    def retired(self) -> float | None:
+        """Since when it serves no longer; None if nobody has said so."""
+        found = self.store.retrieve([single_id("retired")]) if self.store.exists() else []
+        return points.read_retired(found[0].payload).at if found else None
 
     def _check_conditions(self) -> None:
         """A server that does not know guarded writes ignores the guard, in silence."""
@@ -162,7 +179,8 @@ class Index:
         return self._chunks(ids, _NO_TEXT)
 
     def vectors_of(self, hashes: Sequence[str]) -> dict[str, Dense]:
-        """Vectors that are stored for these hashes anywhere in the index, as far as one page goes.
+        """Vectors that are stored for these hashes anywhere in the index, as far as one page goes;
+        else those of the index `beside` it.
 
         The same model input has the same vector, whatever document it stands in: so a renamed
         collection or a copied document is not computed again. Best effort: what is missed is
@@ -174,7 +192,10 @@ class Index:
         found, _ = self.store.scroll(
             condition, limit=min(4 * len(hashes), PAGE), payload=[OWN], dense=True
         )
-        return {s.payload[OWN]["hash"]: s.dense for s in found if s.dense is not None}
+        vectors = {s.payload[OWN]["hash"]: s.dense for s in found if s.dense is not None}
+        if self.beside is not None:
+            vectors |= self.beside.vectors_of([h for h in hashes if h not in vectors])
+        return vectors
 
     def put_chunks(self, chunks: Sequence[ChunkPoint]) -> None:
         """Store chunks with their vectors; invisible until an entry lists them.
@@ -279,11 +300,11 @@ def _unlisted(unlisted: Unlisted) -> Condition:
 
 def _differences(known: Recipe, wanted: Recipe) -> str:
     was, wish = known.model_dump(), wanted.model_dump()
-    parts = [f"{k} {was[k]!r}, now {wish[k]!r}" for k in was if was[k] != wish[k]]
+    parts = [f"{k} {was[k]!r}, now {wish[k]!r}" for k in was if was[k] != wish[k] and k != "load"]
     return "the index was built with another recipe: " + "; ".join(parts)
 
 
 _RECIPE_REMEDY = (
-    "restore the settings it was built with, or let a new index be built: set qdrant.collection "
-    "to another name, or local.data_dir to another directory"
+    "`syncline reindex` builds a new one beside it, `syncline up` and `sync` do so at their start;"
+    " over Pulsar set qdrant.collection to another name"
 )

@@ -95,7 +95,7 @@ class QdrantStore:
     """
 
     def __init__(self, client: QdrantClient, collection: str, *, replicas: int = 1) -> None:
-        self._client = client
+        self.client = self._client = client
         self._name = collection
         self._replicas = replicas
 

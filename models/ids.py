@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import uuid
 import zlib
 from typing import Any
@@ -17,7 +18,7 @@ from bson.binary import UuidRepresentation
 from bson.codec_options import DatetimeConversion
 from bson.errors import BSONError
 
-from models.records import Key
+from models.records import Key, Recipe
 
 _NAMESPACE = uuid.UUID("5f0c9f5e-7d0b-5b8e-9d43-0a5f6f1c7a11")
 
@@ -97,6 +98,21 @@ def floor_id(collection: str) -> str:
 def single_id(name: str) -> str:
     """Point id of something there is one of: the position, the recipe."""
     return _uuid("single", name)
+
+
+def recipe_fingerprint(recipe: Recipe) -> str:
+    """12 hex digits: equal for recipes that make the same index."""
+    return digest(recipe.model_dump_json(exclude={"load"}))[:12]
+
+
+def index_name(alias: str, recipe: Recipe) -> str:
+    """The collection that a recipe's index behind an alias is kept in."""
+    return f"{alias}-{recipe_fingerprint(recipe)}"
+
+
+def is_index_name(alias: str, collection: str) -> bool:
+    """Whether `collection` is what `index_name` makes of `alias`."""
+    return re.fullmatch(f"{re.escape(alias)}-[0-9a-f]{{12}}", collection) is not None
 
 
 def chunk_hash(model_input: str) -> str:

@@ -26,6 +26,7 @@ from models.records import (
     Mark,
     Position,
     Recipe,
+    Retired,
     Rules,
     Timestamp,
     Version,
@@ -50,7 +51,7 @@ INDEXED_FIELDS: Mapping[Path, str] = {
 guards the write of a point that is named by its id needs no index, and has none: `written` of
 every chunk and `etag` of every entry would cost memory for nothing."""
 
-KINDS = ("chunk", "entry", "floor", "feed", "mark", "position", "probe", "recipe", "rules")
+KINDS = tuple("chunk entry floor feed mark position probe recipe retired swept".split())
 """Every kind of point that an index holds."""
 FOREIGN = Not(condition=Match(path=(OWN, "kind"), values=KINDS))
 """Points that are none of ours."""
@@ -182,7 +183,7 @@ def read_feed(payload: Mapping[str, Any]) -> int:
     return partitions
 
 
-def single_payload(kind: str, record: Position | Recipe | Rules) -> Payload:
+def single_payload(kind: str, record: Position | Recipe | Retired | Rules) -> Payload:
     """The payload of something there is one of."""
     return {OWN: {"kind": kind, "record": record.model_dump(mode="json")}}
 
@@ -198,6 +199,11 @@ def read_position(payload: Mapping[str, Any]) -> Position | None:
 def read_recipe(payload: Mapping[str, Any]) -> Recipe:
     """The recipe in a point of kind `recipe`."""
     return Recipe.model_validate(payload[OWN]["record"])
+
+
+def read_retired(payload: Mapping[str, Any]) -> Retired:
+    """Since when an index no longer serves, in a point of kind `retired`."""
+    return Retired.model_validate(payload[OWN]["record"])
 
 
 def filter_path(field: str) -> Path:

@@ -263,6 +263,15 @@ class Recipe(Record):
     max_tokens: int
     chunker: str
     codec: int
+    load: str = ""
+    """What `embedder.model` said, to find the model again: a path is another on each machine, so it
+    is no part of what recipes are compared by."""
+
+
+class Retired(Record):
+    """Since when an index no longer serves, in seconds of Unix time."""
+
+    at: float
 
 
 class Rules(Record):

@@ -27,18 +27,36 @@ from retriever.records import (
     ErrorBody,
     FailedDocument,
     FailedDocuments,
+    ReindexRequest,
     SearchRequest,
     SearchResponse,
     VerifyRequest,
 )
 from retriever.responses import Json, add_error_handlers, error
-from retriever.search import Retriever
 from syncline import __version__
+from syncline.errors import Misconfigured
 from syncline.telemetry import Telemetry
 
 Status = Callable[[], Mapping[str, Any]]
 Ready = Callable[[], tuple[bool, Mapping[str, Any]]]
 Failures = Callable[[int], Sequence[Entry]]
+
+
+class Answers(Protocol):
+    """Answers requests: a `Retriever`, or a `Serving` that passes them to one."""
+
+    def search(self, request: SearchRequest) -> SearchResponse: ...
+
+    def document(self, collection: str, id_text: str) -> DocumentView | None: ...
+
+
+class Reindex(Protocol):
+    """Begins to build the index that the settings ask for now, or abandons it; the status then.
+
+    Raises `Misconfigured`.
+    """
+
+    def __call__(self, *, abandon: bool) -> Mapping[str, Any]: ...
 
 
 class Verify(Protocol):
@@ -48,7 +66,7 @@ class Verify(Protocol):
 
 
 def create_app(
-    retriever: Retriever,
+    retriever: Answers,
     *,
     status: Status,
     ready: Ready,
@@ -56,11 +74,12 @@ def create_app(
     api_key: SecretStr | None,
     failed: Failures,
     verify: Verify | None,
+    reindex: Reindex | None = None,
 ) -> FastAPI:
     """The service as an ASGI app. Opens nothing.
 
     Without `api_key` (None or empty) everything is open; without `verify` there is no
-    `/v1/verify`. `status`, `ready`, `failed` and `verify` are called in a thread pool.
+    `/v1/verify`, nor `/v1/reindex` without `reindex`. All of these are called in a thread pool.
     """
     # FastAPI's own pages load their viewer from another host.
     app = FastAPI(title="Syncline", version=__version__, docs_url=None, redoc_url=None)
@@ -78,13 +97,15 @@ def create_app(
     _add_ledger(v1, retriever, status, failed)
     if verify is not None:
         _add_verify(v1, verify)
+    if reindex is not None:
+        _add_reindex(v1, reindex)
     app.include_router(v1)
     _add_probes(app, ready, telemetry)
     _add_pages(app)
     return app
 
 
-def _add_search(v1: APIRouter, retriever: Retriever, telemetry: Telemetry) -> None:
+def _add_search(v1: APIRouter, retriever: Answers, telemetry: Telemetry) -> None:
     @v1.post("/search", response_model=SearchResponse)
     def search(request: SearchRequest) -> Response:
         """Find the chunks nearest to a query."""
@@ -93,7 +114,7 @@ def _add_search(v1: APIRouter, retriever: Retriever, telemetry: Telemetry) -> No
         return Json(found)
 
 
-def _add_ledger(v1: APIRouter, retriever: Retriever, status: Status, failed: Failures) -> None:
+def _add_ledger(v1: APIRouter, retriever: Answers, status: Status, failed: Failures) -> None:
     @v1.get("/status")
     def get_status() -> Response:
         """What the index holds and how far it is behind the database."""
@@ -127,6 +148,16 @@ def _add_verify(v1: APIRouter, verify: Verify) -> None:
     def get_verify() -> Response:
         """Whether a verification runs, and how far it has come."""
         return Json(turn.progress())
+
+
+def _add_reindex(v1: APIRouter, reindex: Reindex) -> None:
+    @v1.post("/reindex")
+    def post_reindex(request: ReindexRequest) -> Response:
+        """Read the settings again and build the index they ask for beside the one that serves."""
+        try:
+            return Json(reindex(abandon=request.abandon))
+        except Misconfigured as refusal:
+            return error(422, f"{refusal.problem}; remedy: {refusal.remedy}", field="settings")
 
 
 def _add_probes(app: FastAPI, ready: Ready, telemetry: Telemetry) -> None:

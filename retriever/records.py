@@ -133,6 +133,14 @@ class VerifyRequest(Body):
     """Once in sync, forget messages that could not be read."""
 
 
+class ReindexRequest(Body):
+    """Build the index that the settings ask for, or give up the one that is being built."""
+
+    model_config = ConfigDict(strict=True)
+
+    abandon: bool = False
+
+
 class ErrorDetail(Body):
     """What is wrong."""
 

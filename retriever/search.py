@@ -69,7 +69,7 @@ class Retriever:
     """
 
     def __init__(self, index: Index, embedder: Embedder) -> None:
-        self._index = index
+        self.index = index
         self._embedder = embedder
 
     def search(self, request: SearchRequest) -> SearchResponse:
@@ -101,7 +101,7 @@ class Retriever:
             entry = self._visible([key]).get(key)
             if entry is None:
                 return None
-            view = _document(entry, self._index.chunks(entry.chunks))
+            view = _document(entry, self.index.chunks(entry.chunks))
             if len(view.chunks) == len(entry.chunks):
                 break
         return view
@@ -109,7 +109,7 @@ class Retriever:
     # --- details --------------------------------------------------------------------------
 
     def _watermark(self) -> Timestamp:
-        return self._index.watermark() or Timestamp(0, 0)
+        return self.index.watermark() or Timestamp(0, 0)
 
     def _hits(self, question: _Question, limit: int, as_of: Timestamp) -> list[Hit]:
         """Ask for more as long as too few hits of a full page are visible."""
@@ -127,7 +127,7 @@ class Retriever:
     def _settled_page(self, question: _Question, size: int, as_of: Timestamp) -> _Page:
         before: Mapping[Key, Entry] = {}
         for _ in range(ROUNDS):
-            found = self._index.store.query(**question._asdict(), limit=size)
+            found = self.index.store.query(**question._asdict(), limit=size)
             chunks = [(read_chunk(s.id, s.payload), s) for s in found]
             entries = self._visible({chunk.key for chunk, _ in chunks})
             hits, doubtful = _sift(chunks, entries, as_of)
@@ -139,8 +139,8 @@ class Retriever:
 
     def _visible(self, keys: Iterable[Key]) -> dict[Key, Entry]:
         """The entries of the documents that exist for readers."""
-        entries = self._index.entries(keys)
-        hidden = self._index.hidden_below({key.collection for key in entries})
+        entries = self.index.entries(keys)
+        hidden = self.index.hidden_below({key.collection for key in entries})
         return {
             key: entry
             for key, entry in entries.items()

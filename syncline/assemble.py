@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from connectors.alias import Alias
 from connectors.index import Index
 from connectors.store import Store
 from models import embedders
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from pymongo import MongoClient
 
     from connectors.mongo import MongoScope
+    from connectors.qdrant import QdrantStore
     from flows.sync import Preparation
 
 
@@ -31,26 +34,42 @@ UNIX = "unix://"
 
 
 def open_store(config: Configuration) -> Store:
-    """The Qdrant server at `qdrant.url`, another local process's store (`unix://<socket>`), or
-    Qdrant Edge below `local.data_dir`.
+    """The collection or alias `qdrant.collection` on the Qdrant server at `qdrant.url`, another
+    local process's store (`unix://<socket>`), or Qdrant Edge below `local.data_dir`.
     """
     if config.qdrant.url.startswith(UNIX):
         from connectors.store_client import RemoteStore
 
         return RemoteStore(Path(config.qdrant.url.removeprefix(UNIX)))
     if config.qdrant.url:
-        from connectors.qdrant import connect
-
-        return connect(
-            config.qdrant.url,
-            collection=config.qdrant.collection,
-            api_key=config.qdrant.api_key.get_secret_value() or None,
-            ca_file=config.qdrant.ca_file,
-            timeout_seconds=config.qdrant.timeout_seconds,
-        )
+        return _connect_qdrant(config, config.qdrant.collection)
     from connectors.qdrant_edge import EdgeStore
 
     return EdgeStore(config.local.data_dir / "index" / config.qdrant.collection)
+
+
+def open_alias(config: Configuration) -> Alias:
+    """The alias `qdrant.collection`, on the Qdrant server or for Qdrant Edge."""
+    if config.qdrant.url:
+        from connectors.qdrant_alias import QdrantAlias
+
+        client = _connect_qdrant(config, config.qdrant.collection).client
+        return QdrantAlias(client, config.qdrant.collection, partial(_connect_qdrant, config))
+    from connectors.qdrant_edge_alias import EdgeAlias
+
+    return EdgeAlias(config.local.data_dir / "index", config.qdrant.collection)
+
+
+def _connect_qdrant(config: Configuration, collection: str) -> QdrantStore:
+    from connectors.qdrant import connect
+
+    return connect(
+        config.qdrant.url,
+        collection=collection,
+        api_key=config.qdrant.api_key.get_secret_value() or None,
+        ca_file=config.qdrant.ca_file,
+        timeout_seconds=config.qdrant.timeout_seconds,
+    )
 
 
 def load_embedder(config: Configuration) -> Embedder:
@@ -104,14 +123,15 @@ def preparation(
         parallel.close()
 
 
-def make_recipe(embedder: Embedder, chunker: Chunker) -> Recipe:
-    """What an index built with these parts is made of."""
+def make_recipe(embedder: Embedder, chunker: Chunker, *, load: str = "") -> Recipe:
+    """What an index built with these parts is made of; `load` finds the model again."""
     return Recipe(
         model=embedder.name,
         dimension=embedder.dimension,
         max_tokens=embedder.max_tokens,
         chunker=chunker.fingerprint,
         codec=CODEC_VERSION,
+        load=load,
     )
 
 

@@ -94,7 +94,8 @@ def up(
 
         show.starting(settings)
         distributed = partial(up_with_pulsar, replicas=replicas, config_file=config)
-        run = distributed if with_pulsar else up_directly
+        reload = partial(_settings, config, data_dir, mongo_port, http_port)
+        run = distributed if with_pulsar else partial(up_directly, reload=reload)
         run(settings, on_ready=_announce(show.up_is_ready, settings))
 
 
@@ -267,6 +268,40 @@ def verify(
     _print_json(report) if as_json else show.verified(report)
     if not report["in_sync"]:
         raise typer.Exit(1)
+
+
+@app.command()
+def reindex(
+    status: Annotated[
+        bool, typer.Option("--status", help="Only tell which index serves, and what is built.")
+    ] = False,
+    abandon: Annotated[
+        bool, typer.Option("--abandon", help="Stop what is being built, and remove it.")
+    ] = False,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    url: Url = None,
+    as_json: AsJson = False,
+    log_level: LogLevel = "error",
+) -> None:
+    """Build the index anew if the settings ask for another one, while the old one serves.
+
+    A running Syncline reads its settings again and builds it; Ctrl-C only ends the watching.
+    Without one it is built here; what Ctrl-C interrupts, the next start goes on with.
+    """
+    from syncline import reindexing
+
+    configure_logging(log_level)
+    settings = _settings(config, data_dir, None, None)
+    do = reindexing.reindex_anywhere
+    if status or abandon:
+        do = reindexing.abandon_anywhere if abandon else reindexing.status_anywhere
+    try:
+        facts = do(settings, url=url)
+    except KeyboardInterrupt:
+        show.not_awaited()
+        raise typer.Exit(130) from None
+    _print_json(facts) if as_json else show.indexes(facts)
 
 
 @app.command()

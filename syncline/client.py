@@ -71,6 +71,17 @@ class Client:
         """`GET /v1/verify`."""
         return self._call("GET", "/v1/verify")
 
+    def reindex(self, *, abandon: bool) -> dict[str, Any]:
+        """`POST /v1/reindex`; may load a model. The status then."""
+        response = self._send("POST", "/v1/reindex", json={"abandon": abandon}, timeout=None)
+        if response.status_code in (404, 405):
+            raise Misconfigured(
+                f"{self.url} builds no index beside the one that serves",
+                "only `syncline up` without Pulsar does, and `syncline sync` at its start; else"
+                " set qdrant.collection (and pulsar.subscription) to new names",
+            )
+        return self._read(response)
+
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         return self._read(self._send(method, path, **options))
 

@@ -70,6 +70,7 @@ def _mongo(config: Configuration) -> str:
 
 
 def _qdrant(config: Configuration) -> str:
+    from models.ids import recipe_fingerprint
     from syncline.assemble import load_embedder, make_chunker, make_recipe, open_index
 
     if not config.qdrant.url and find_running(config.local.data_dir):
@@ -79,10 +80,14 @@ def _qdrant(config: Configuration) -> str:
     index = open_index(config)
     try:
         recipe = index.recipe()
-        index.check(recipe or wanted, wanted)
+        if config.pulsar.url:
+            index.check(recipe or wanted, wanted)
     finally:
         index.store.close()
-    return f"index of {recipe.model}" if recipe else "no index yet; it will be built"
+    if recipe is None:
+        return "no index yet; it will be built"
+    another = recipe_fingerprint(recipe) != recipe_fingerprint(wanted)
+    return f"index of {recipe.model}" + ("; a new one will be built beside it" if another else "")
 
 
 def _pulsar(config: Configuration) -> str:

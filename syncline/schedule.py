@@ -11,11 +11,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any, get_args
+from typing import Any, Protocol, get_args
 
 from flows.verify_report import Kind, VerifyReport
 from models.records import Timestamp
+from syncline.control import Control
 from syncline.errors import Stopped, SynclineError
+from syncline.settings import VerifySettings
+from syncline.telemetry import Telemetry
 from syncline.verification import PATIENT_SECONDS, Comparable, verify_worker
 
 POLL_SECONDS = 1.0
@@ -26,24 +29,35 @@ STOP_SECONDS = 2.0
 """A stop ends it within one page of documents; past this it is left behind, which harms nothing."""
 
 
+class Flow(Protocol):
+    """What is told to stop, and counts."""
+
+    control: Control
+    telemetry: Telemetry
+
+
 class Verifier:
     """Compares, and remembers what the last comparison found. A context: the schedule is kept as
     long as it lasts. Thread-safe.
 
+    `pinned` gives the worker whose index and database are compared, for as long as that takes.
     `ready` is that of `/readyz`: nothing is compared while the flow waits for something.
     `is_mine`: whether no other process does it.
     """
 
     def __init__(
         self,
-        worker: Comparable,
+        flow: Flow,
+        settings: VerifySettings,
+        pinned: Callable[[], contextlib.AbstractContextManager[Comparable]],
         *,
         ready: Callable[[], tuple[bool, Any]],
         is_mine: Callable[[], bool] = lambda: True,
         fed_by_others: bool = False,
     ) -> None:
-        self._worker = worker
-        self._settings = worker.config.verify
+        self._flow = flow
+        self._settings = settings
+        self._pinned = pinned
         self._ready = ready
         self._is_mine = is_mine
         self._fed_by_others = fed_by_others
@@ -59,7 +73,7 @@ class Verifier:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._worker.control.request_stop()
+        self._flow.control.request_stop()
         if self._thread.ident is not None:
             self._thread.join(STOP_SECONDS)
 
@@ -83,7 +97,7 @@ class Verifier:
 
     def _run(self) -> None:
         pause = POLL_SECONDS
-        while not self._worker.control.wait_stop(pause):
+        while not self._flow.control.wait_stop(pause):
             pause = self._attempt()
 
     def _attempt(self) -> float:
@@ -105,29 +119,29 @@ class Verifier:
     def _forget(self) -> None:
         """Another process compares from now on: two that tell different things are of no use."""
         self._last = self._problem = None
-        self._worker.telemetry.forget_verified()
+        self._flow.telemetry.forget_verified()
 
     # --- one comparison -----------------------------------------------------------------------
 
     def _has_caught_up(self) -> bool:
         """Whether the index is less behind than a comparison waits for it; what lags is late, and
         no drift."""
-        with self._telling():
-            watermark = self._worker.index.watermark()
+        with self._telling(), self._pinned() as worker:
+            watermark = worker.index.watermark()
             if watermark is not None and self._awaited is not None and watermark >= self._awaited:
                 self._awaited = None
                 return True
             if self._awaited is None or time.monotonic() >= self._give_up:
-                self._awaited = self._worker.reader().cluster_time()
+                self._awaited = worker.reader().cluster_time()
                 self._give_up = time.monotonic() + PATIENT_SECONDS
             return False
 
     def _compare(
         self, *, deep: bool, repair: bool, forget: bool = False, gently: bool = False
     ) -> VerifyReport:
-        with self._telling():
+        with self._telling(), self._pinned() as worker:
             report = verify_worker(
-                self._worker,
+                worker,
                 deep=deep,
                 repair=repair,
                 forget=forget,
@@ -137,9 +151,7 @@ class Verifier:
         self._problem = None
         self._last = _summary(report)
         drift = {kind: report.counts.get(kind, 0) for kind in get_args(Kind)}
-        self._worker.telemetry.verified(
-            drift, repaired=report.repaired, seconds=report.took_seconds
-        )
+        self._flow.telemetry.verified(drift, repaired=report.repaired, seconds=report.took_seconds)
         return report
 
     @contextlib.contextmanager
@@ -148,9 +160,9 @@ class Verifier:
         try:
             yield
         except SynclineError as error:
-            if not self._worker.control.stop_requested:
+            if not self._flow.control.stop_requested:
                 self._problem = str(error)
-                self._worker.telemetry.verify_failed(str(error))
+                self._flow.telemetry.verify_failed(str(error))
             raise
 
 

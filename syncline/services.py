@@ -8,14 +8,13 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from connectors.index import Index
 from retriever.app import create_app
-from retriever.search import Retriever
-from syncline.assemble import describe, load_embedder, open_index
-from syncline.errors import Unavailable
+from syncline.alias_follower import POLL_SECONDS, AliasFollower
+from syncline.assemble import load_embedder, open_alias, open_index
+from syncline.indexes import Indexes
 from syncline.lifecycle import (
     OnReady,
     RunningFlow,
@@ -32,7 +31,6 @@ from syncline.schedule import Verifier
 from syncline.server import HttpServer, bind
 from syncline.settings import Configuration
 from syncline.telemetry import Telemetry
-from syncline.worker import Worker
 
 
 def sync(config: Configuration, *, on_ready: OnReady) -> None:
@@ -43,11 +41,9 @@ def sync(config: Configuration, *, on_ready: OnReady) -> None:
         server = bind(config.http)
         stack.callback(server.stop)
         uri = stack.enter_context(mongo_of(config))
-        opened = open_index(config)
-        stack.callback(opened.store.close)
-        worker = Worker(config, uri, opened, load_embedder(config))
-        verifier = Verifier(worker, ready=worker.ready)
-        _run_probed(stack, config, server, worker, stop, on_ready, verifier=verifier)
+        indexes = Indexes(config, uri, open_alias(config))
+        verifier = Verifier(indexes, config.verify, indexes.pinned, ready=indexes.is_settled)
+        _run_probed(stack, config, server, indexes, stop, on_ready, verifier=verifier)
 
 
 def serve(config: Configuration, *, on_ready: OnReady) -> None:
@@ -57,20 +53,22 @@ def serve(config: Configuration, *, on_ready: OnReady) -> None:
     with contextlib.ExitStack() as stack:
         server = bind(config.http)
         stack.callback(server.stop)
-        index = open_index(config)
-        stack.callback(index.store.close)
+        follower = AliasFollower(config, open_alias(config))
         app = create_app(
-            Retriever(index, load_embedder(config)),
-            status=lambda: {"state": "serving", **describe(index)},
-            ready=lambda: _can_serve(index),
+            follower.serving,
+            status=follower.status,
+            ready=follower.ready,
             telemetry=Telemetry(),
             api_key=config.http.api_key,
-            failed=index.failed,
+            failed=follower.serving.failed,
             verify=None,
         )
+        follower.start()
+        stack.callback(follower.stop)
         server.start(app)
         on_ready({"event": "ready", "http": server.url, "pid": os.getpid()})
-        stop.wait()
+        while not stop.wait(POLL_SECONDS):
+            follower.check()
 
 
 def capture(config: Configuration, *, on_ready: OnReady, snapshot: bool = False) -> None:
@@ -103,19 +101,26 @@ def index(config: Configuration, *, on_ready: OnReady) -> None:
         uri = config.mongo.uri.get_secret_value()
         worker = IndexWorker(config, uri, opened, load_embedder(config))
         verifier = Verifier(
-            worker, ready=worker.ready, is_mine=lambda: worker.reads_first_partition
+            worker,
+            config.verify,
+            lambda: contextlib.nullcontext(worker),
+            ready=worker.ready,
+            is_mine=lambda: worker.reads_first_partition,
         )
         _run_probed(stack, config, server, worker, stop, on_ready, verifier=verifier)
 
 
-def start_worker(stack: contextlib.ExitStack, config: Configuration, uri: str) -> Worker:
-    """The direct flow, started; the stack ends it."""
-    index = open_index(config)
-    stack.callback(index.store.close)
-    worker = Worker(config, uri, index, load_embedder(config))
-    worker.start()
-    stack.callback(stop_flow, worker)
-    return worker
+def start_indexes(
+    stack: contextlib.ExitStack,
+    config: Configuration,
+    uri: str,
+    reload: Callable[[], Configuration] | None = None,
+) -> Indexes:
+    """The direct flow with its indexes, started; the stack ends it."""
+    indexes = Indexes(config, uri, open_alias(config), reload=reload)
+    indexes.start()
+    stack.callback(stop_flow, indexes)
+    return indexes
 
 
 def _run_probed(
@@ -150,11 +155,3 @@ def _run_probed(
     if verifier is not None:
         stack.enter_context(verifier)
     run_until_stopped(worker, stop, lambda: on_ready({"event": "ready", **facts}))
-
-
-def _can_serve(index: Index) -> tuple[bool, Mapping[str, str]]:
-    try:
-        found = index.recipe() is not None
-    except Unavailable as error:
-        return False, {error.service: error.reason}
-    return found, {} if found else {"index": "it has not been built yet"}

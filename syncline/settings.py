@@ -56,6 +56,9 @@ class QdrantSettings(Settings):
     """CA certificates that an `https` server's must be signed by. Unset: the public ones."""
     collection: str = Field("syncline", pattern=r"^[A-Za-z0-9_.-]{1,200}$")
     timeout_seconds: int = Field(10, ge=1, le=600)
+    grace_seconds: int = Field(300, ge=0)
+    """How long an index is kept that a new one has replaced: for requests that are being answered
+    elsewhere, and to go back to."""
 
 
 class PulsarSettings(Settings):

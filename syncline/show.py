@@ -112,6 +112,8 @@ def status(facts: Mapping[str, Any]) -> None:
     documents = facts["documents"]
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row("state", str(facts["state"]))
+    if serving := facts.get("serving"):
+        table.add_row("index", _index(serving))
     table.add_row("documents", ", ".join(f"{documents[k]} {k}" for k in documents))
     table.add_row("chunks", str(facts["chunks"]))
     table.add_row("watermark", str(facts["watermark"]))
@@ -120,6 +122,9 @@ def status(facts: Mapping[str, Any]) -> None:
             table.add_row(name.replace("_", " "), str(facts[name]))
     for service, reason in facts.get("waiting_for", {}).items():
         table.add_row("waiting for", f"{service}: {reason}")
+    if building := facts.get("building"):
+        how = building["error"] or f"{building['documents']['indexed']} documents"
+        table.add_row("building", f"{_index(building)}: {building['state']}, {escape(how)}")
     for name, progress in facts.get("backfill", {}).items():
         table.add_row("backfill", f"{name}: {progress['done']} of about {progress['of']}")
     for warning in facts.get("warnings", ()):
@@ -129,6 +134,36 @@ def status(facts: Mapping[str, Any]) -> None:
         found = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in checked["counts"].items())
         table.add_row("verified", f"{checked['at']}: {found or 'in sync'}")
     out.print(table)
+
+
+def indexes(facts: Mapping[str, Any]) -> None:
+    """Which index serves, and which others there are."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row("serving", _index(facts["serving"]))
+    if building := facts.get("building"):
+        indexed = building["documents"]["indexed"]
+        table.add_row(building["state"], f"{_index(building)}: {indexed} documents")
+        if building["error"]:
+            table.add_row("error", escape(building["error"]))
+    for index in facts.get("unfinished", ()):
+        table.add_row("unfinished", _index(index))
+    for index in facts["retired"]:
+        table.add_row("retired", escape(index) if isinstance(index, str) else _index(index))
+    out.print(table)
+
+
+def _index(index: Mapping[str, Any] | None) -> str:
+    if index is None:
+        return "none"
+    return escape(f"{index['collection']} ({index['model']}, {index['chunk_tokens']} tokens)")
+
+
+def not_awaited() -> None:
+    """The watching was interrupted, not what was watched."""
+    err.print(
+        "not awaited: a running Syncline goes on building (`syncline reindex --status`, "
+        "`--abandon`); else the next start does"
+    )
 
 
 def failures(documents: Sequence[Mapping[str, Any]]) -> None:

@@ -79,7 +79,15 @@ def up_with_pulsar(
             )
         )
         whole = Topology(worker, brokers, flows)
-        verifier = stack.enter_context(Verifier(worker, ready=whole.ready, fed_by_others=True))
+        verifier = stack.enter_context(
+            Verifier(
+                worker,
+                config.verify,
+                lambda: contextlib.nullcontext(worker),
+                ready=whole.ready,
+                fed_by_others=True,
+            )
+        )
         app = create_app(
             Retriever(index, worker.embedder),
             status=lambda: {**whole.status(), "verify": verifier.facts()},

@@ -44,7 +44,15 @@ class Worker:
     acknowledge it.
     """
 
-    def __init__(self, config: Configuration, uri: str, index: Index, embedder: Embedder) -> None:
+    def __init__(
+        self,
+        config: Configuration,
+        uri: str,
+        index: Index,
+        embedder: Embedder,
+        *,
+        telemetry: Telemetry | None = None,
+    ) -> None:
         for name, rule in config.mapping.items():
             check_rule(name, rule)
         self.config = config
@@ -52,7 +60,7 @@ class Worker:
         self.embedder = embedder
         self.chunker = make_chunker(config, embedder)
         self.control = Control()
-        self.telemetry = Telemetry()
+        self.telemetry = telemetry or Telemetry()
         self.client: MongoClient[dict[str, Any]] = connect_mongo(uri)
         self.scope = make_scope(config)
         self.steps = Steps(config.rule, self.chunker, index, self.control)
@@ -89,7 +97,8 @@ class Worker:
     def _run(self) -> None:
         try:
             keep_trying(lambda: check(self.client, self.scope), self.control)
-            recipe = make_recipe(self.embedder, self.chunker)
+            load = self.config.embedder.model
+            recipe = make_recipe(self.embedder, self.chunker, load=load)
             keep_trying(lambda: self.index.open(recipe), self.control)
             keep_trying(self.index.feed_directly, self.control)
             keep_trying(self.index.forget_rules, self.control)

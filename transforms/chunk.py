@@ -35,9 +35,16 @@ from transforms.fragments import CHARS_PER_TOKEN, Fragment, batches, levels, mer
 from transforms.layout import Layout
 
 _VERSION = 1
+_FINGERPRINT = regex.compile(rf"rank-{_VERSION}/(\d+)/\d+")
 _MAX_TITLE_TOKENS = 32
 _BATCH_CHARS = 500_000
 """Characters tokenised at once: a tokenizer keeps some hundred bytes for each token it found."""
+
+
+def max_tokens_of(fingerprint: str) -> int | None:
+    """`max_tokens` of the `Chunker` with this fingerprint; None if this version has none such."""
+    found = _FINGERPRINT.fullmatch(fingerprint)
+    return int(found[1]) if found else None
 
 
 class Chunker:

@@ -22,7 +22,7 @@ from connectors.memory import MemoryStore
 from retriever.app import create_app
 from retriever.comparing import report
 from retriever.docs import docs_page
-from syncline.errors import Stopped, Unavailable
+from syncline.errors import Misconfigured, Stopped, Unavailable
 from syncline.telemetry import Telemetry
 from tests.retrieval import Shelf
 
@@ -202,6 +202,7 @@ CLOSED = [
     ("GET", "/v1/documents/notes/log"),
     ("GET", "/v1/failed"),
     ("POST", "/v1/verify"),
+    ("POST", "/v1/reindex"),
     ("GET", "/nope"),
     ("GET", "//v1/status"),
 ]
@@ -417,3 +418,31 @@ def test_the_service_never_loads_the_dataflow() -> None:
     code = "import sys, retriever.app; print(sorted({'bytewax', 'torch'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# --- reindex ----------------------------------------------------------------------------------
+
+
+def test_a_reindex_is_asked_for_in_json(shelf: Shelf) -> None:
+    """The answer is the status; another site's form cannot ask; wrong settings are told."""
+    asked: list[bool] = []
+
+    def reindex(*, abandon: bool) -> Mapping[str, Any]:
+        asked.append(abandon)
+        if abandon:
+            raise Misconfigured("chunker.max_tokens = 9", "set it higher")
+        return {"building": None}
+
+    client = client_of(shelf, reindex=reindex)
+    assert client.post("/v1/reindex", json={"abandon": False}).json() == {"building": None}
+    refused = client.post("/v1/reindex", json={"abandon": True})
+    assert refused.status_code == 422
+    assert "set it higher" in refused.json()["error"]["problem"]
+    for wrong in ({"data": {"abandon": "true"}}, {"json": {"abandon": "yes"}}, {"content": b""}):
+        assert client.post("/v1/reindex", **wrong).status_code == 422
+    assert asked == [False, True]
+
+
+def test_without_it_there_is_no_reindex(shelf: Shelf) -> None:
+    """A process that builds no index says so."""
+    assert client_of(shelf).post("/v1/reindex", json={}).status_code == 404

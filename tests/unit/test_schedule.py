@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -31,7 +31,7 @@ class Beside:
         self.telemetry = self.world.pipeline.telemetry
         self.is_ready = self.is_mine = True
         worker = SimpleNamespace(
-            config=Configuration(verify=VerifySettings(every_seconds=1, **settings)),
+            config=Configuration(),
             index=self.world.index,
             steps=self.world.pipeline.steps,
             control=self.control,
@@ -42,6 +42,8 @@ class Beside:
         )
         self.verifier = Verifier(
             cast(Comparable, worker),
+            VerifySettings(every_seconds=1, **settings),
+            lambda: nullcontext(cast(Comparable, worker)),
             ready=lambda: (self.is_ready, {}),
             is_mine=lambda: self.is_mine,
         )
