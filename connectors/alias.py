@@ -56,6 +56,7 @@ def check_is_alias(alias: Alias) -> None:
             f"{alias.name!r} is a collection, not an alias, so it cannot move to a new index",
             "set qdrant.collection to a new name: a new index is built there, and the old one"
             " stays as it is until you remove it",
+            code="index_foreign",
         )
 
 

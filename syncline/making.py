@@ -63,5 +63,6 @@ def make_again(recipe: Recipe, like: Making) -> Making:
             f"({made.recipe.model}, {made.recipe.chunker}, codec {made.recipe.codec})",
             "put the model back to where it was, or set qdrant.collection to a new name, which"
             " begins a new index",
+            code="recipe_changed",
         )
     return made

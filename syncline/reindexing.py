@@ -124,6 +124,7 @@ def _stored(config: Configuration) -> Iterator[tuple[Any, Mapping[str, Any]]]:
             raise Misconfigured(
                 f"there is no index {alias.name!r}",
                 "name the right --data-dir or qdrant.collection, or build it: `syncline up`",
+                code="index_missing",
             )
         found: dict[str, list[Any]] = {"serving": [], "unfinished": [], "retired": []}
         for name in {target, *alias.collections()}:
