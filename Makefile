@@ -38,7 +38,7 @@ demo: $(STAMP) ## A guided tour that ends by itself: load, edit, delete, search,
 	@exec $(BIN)/syncline demo
 
 test: $(STAMP) ## Run all tests against the real local parts
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: $(STAMP) ## Lint, formatting, strict types and import directions
 	$(BIN)/ruff check .

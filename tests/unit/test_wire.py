@@ -119,7 +119,7 @@ BEAT = bson.decode(encode(MESSAGES[-1]))
     [
         *({"v": v} for v in (0, 2, "1", True, None)),
         *({"op": op} for op in ("", "x", 1, None)),
-        *({"t": t} for t in (None, 1, datetime.now(timezone.utc))),
+        *({"t": t} for t in (None, 1, datetime(2026, 11, 24, tzinfo=timezone.utc))),
         *({"n": n} for n in (None, "0", 0.5)),
         *({"c": None}, {"c": 1}, {"id": None}, {"id": 7}, {"doc": None}, {"doc": [1]}),
         *({"op": "h"}, {"op": "h", "g": 1, "p": 1, "w": 5}),
