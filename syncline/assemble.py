@@ -49,7 +49,12 @@ def open_store(config: Configuration) -> Store:
 
 
 def open_alias(config: Configuration) -> Alias:
-    """The alias `qdrant.collection`, on the Qdrant server or for Qdrant Edge."""
+    """The alias `qdrant.collection`, on the Qdrant server or for Qdrant Edge; the store itself, if
+    another local process shares it."""
+    if config.qdrant.url.startswith(UNIX):
+        from connectors.shared_alias import SharedAlias
+
+        return SharedAlias(config.qdrant.collection, partial(open_store, config))
     if config.qdrant.url:
         from connectors.qdrant_alias import QdrantAlias
 

@@ -44,11 +44,13 @@ class Deployment:
         )
 
     @contextmanager
-    def running(self, uri: str) -> Iterator[Syncing]:
-        """A process, as far as its indexes go."""
+    def running(self, uri: str, *, hold: bool = False) -> Iterator[Syncing]:
+        """A process, as far as its indexes go. `hold`: the alias does not move meanwhile."""
         config = self.config()
         alias = WatchedAlias(self.data_dir / "index", config.qdrant.collection)
         indexes = Indexes(config, uri, alias, reload=self.config)
+        if hold:
+            indexes._succession.pinned.acquire()
         indexes.start()
         syncing = Syncing(self, indexes)
         alias.before_move = syncing.note_move

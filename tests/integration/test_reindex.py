@@ -103,14 +103,12 @@ def test_a_changed_model_is_noticed_at_start(deployment: Deployment, uri: str) -
         before = now.collection
     deployment.settings["model"] = "hash:128"
     for _ in range(2):
-        with deployment.running(uri) as now:
-            with now.indexes.pinned():
-                assert now.collection == before and now.building()
-                deployment.mongo.db["fixed"].insert_one({"text": "zeppelin"})
-                now.wait_for(lambda: now.found("zeppelin"))
-                now.wait_for(now.is_complete)
-                now.indexes.control.request_stop()
-            deployment.mongo.db["fixed"].delete_many({"text": "zeppelin"})
+        with deployment.running(uri, hold=True) as now:
+            assert now.collection == before and now.building()
+            deployment.mongo.db["fixed"].insert_one({"text": "zeppelin"})
+            now.wait_for(lambda: now.found("zeppelin"))
+            now.wait_for(now.is_complete)
+        deployment.mongo.db["fixed"].delete_many({"text": "zeppelin"})
     with deployment.running(uri) as now:
         now.wait_for(lambda: now.building() is None)
         status = now.indexes.status()

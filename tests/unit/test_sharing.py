@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,11 @@ from syncline.sharing import shared, socket_path
 
 
 @pytest.fixture
-def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A data directory of a short path; temporary files go below it too."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    return tmp_path / "data"
+    with tempfile.TemporaryDirectory(prefix="s") as short:
+        monkeypatch.setattr(tempfile, "tempdir", short)
+        yield Path(short) / "data"
 
 
 @pytest.mark.parametrize("below", [".", "long" * 30])
