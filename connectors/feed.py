@@ -68,7 +68,7 @@ class Feed:
         """
         self._store.upsert_conditionally([_guarded(advance) for advance in advances])
         marks = self.marks()
-        return [a.mark.partition for a in advances if not _stands(a.mark, marks)]
+        return [a.mark.partition for a in advances if not stands(a.mark, marks)]
 
     def marks(self) -> dict[int, Mark]:
         """The marks there are, by partition; none where no topic feeds the index."""
@@ -123,14 +123,10 @@ def _guarded(advance: Advance) -> Conditional:
     return Conditional([point], points.continues(advance), insert=False)
 
 
-def _stands(mark: Mark, marks: Mapping[int, Mark]) -> bool:
+def stands(mark: Mark, marks: Mapping[int, Mark]) -> bool:
     """Whether this mark was put, or one that is further."""
     found = marks.get(mark.partition)
-    if found is None or found.generation != mark.generation:
-        return found is not None and found.generation > mark.generation
-    return mark.watermark is None or (
-        found.watermark is not None and found.watermark >= mark.watermark
-    )
+    return found is not None and (found.generation, found.beat) >= (mark.generation, mark.beat)
 
 
 def _position(found: dict[str, Payload]) -> Position | None:

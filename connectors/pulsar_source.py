@@ -16,12 +16,10 @@ import pulsar
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
 from connectors.pulsar_consumers import Arrival, Arriving, PulsarConsumers
-from models.records import Advance, Floor, Mark, Timestamp
+from models.records import Advance, Floor, Mark
 from models.wire import Heartbeat
 from syncline.control import Control
 from syncline.errors import Misconfigured, Stopped
-
-_BEGIN = Timestamp(0, 0)
 
 EPOCHS_TO_STOP = 2
 """What was emitted before the first `snapshot()` of a stop is written at the second."""
@@ -215,13 +213,16 @@ def _advanced(before: Advance | None, partition: int, heartbeat: Heartbeat) -> A
         partition=partition,
         of=heartbeat.partitions,
         generation=heartbeat.generation,
+        beat=heartbeat.beat,
         watermark=heartbeat.watermark,
     )
     if before is None or before.mark.generation != mark.generation:
-        return Advance(mark, heartbeat.after)
-    reached = before.mark.watermark or _BEGIN
-    if (mark.watermark or _BEGIN) < reached:
+        return Advance(mark, heartbeat.beat - 1)
+    reached = before.mark
+    if mark.beat <= reached.beat:
         return before  # it came before already
-    if (heartbeat.after or _BEGIN) <= reached:
-        return before._replace(mark=mark)
-    return Advance(mark, heartbeat.after)
+    if mark.beat > reached.beat + 1:
+        return Advance(mark, heartbeat.beat - 1)
+    # Capture may have been a little further before it was killed.
+    further = max(filter(None, (mark.watermark, reached.watermark)), default=None)
+    return before._replace(mark=mark.model_copy(update={"watermark": further}))

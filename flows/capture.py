@@ -17,21 +17,17 @@ from connectors.pulsar_position import PositionTopic
 from connectors.pulsar_publisher import Publisher
 from connectors.pulsar_sink import PulsarSink
 from flows.sync import contained
-from models.records import Change, Position, Timestamp, Version
+from models.records import Change, Floor, Position, Version
 from models.wire import Heartbeat
 from syncline.control import Control
 from syncline.retry import keep_trying
 
 
-def build_flow(source: Source[Change], publisher: Publisher, control: Control) -> Dataflow:
+def build_flow(source: Source[Change], position: PublishedPosition, control: Control) -> Dataflow:
     """The graph. Nothing is opened before it runs."""
-
-    def publish(changes: list[Change]) -> None:
-        keep_trying(partial(publisher.publish, changes), control)
-
     flow = Dataflow("capture")
     changes = op.input("mongo", flow, source)
-    op.output("pulsar", changes, PulsarSink(contained(publish, control)))
+    op.output("pulsar", changes, PulsarSink(contained(position.publish, control)))
     return flow
 
 
@@ -68,9 +64,10 @@ class PublishedPosition:
         True: to be called again soon, also if nothing happens, so that readers see that we live.
         Raises `Stopped` if a stop is asked for while the broker is away.
         """
+        position = self._numbered(position)
         heartbeat = Heartbeat(
             generation=position.generation,
-            after=self._after(position),
+            beat=position.beat,
             watermark=position.watermark,
             partitions=self._publisher.partitions,
         )
@@ -80,10 +77,25 @@ class PublishedPosition:
             self.newest = position
         return True
 
-    def _after(self, position: Position) -> Timestamp | None:
-        """The watermark of the heartbeat before: it was published before its position was kept."""
-        same = self.newest is not None and self.newest.generation == position.generation
-        return self.newest.watermark if same and self.newest else None
+    def publish(self, changes: list[Change]) -> None:
+        """Publish changes. Raises `Stopped` if a stop is asked for while the broker is away.
+
+        The floor that begins a generation turns away all that is older. Whoever is killed behind
+        it, before there is a position of this generation, must not go on from the one before.
+        """
+        for change in changes:
+            if isinstance(change, Floor) and change.generation:
+                begun = Position(generation=change.generation, scope="", start=change.version)
+                keep_trying(partial(self._topic.put, begun), self._control)
+        keep_trying(partial(self._publisher.publish, changes), self._control)
+
+    def _numbered(self, position: Position) -> Position:
+        """With the number of its heartbeat: the next one, if it tells anything new."""
+        newest = self.newest
+        if newest is None or newest.generation != position.generation:
+            return position.model_copy(update={"beat": 1})
+        same = position.model_copy(update={"beat": newest.beat})
+        return same if same == newest else same.model_copy(update={"beat": newest.beat + 1})
 
 
 def _before_a_snapshot(newest: Position | None) -> Position:

@@ -14,6 +14,7 @@ import structlog
 from bytewax.dataflow import Dataflow
 from bytewax.inputs import Source
 
+from connectors.feed import stands
 from connectors.index import Index
 from connectors.mongo_lookup import MongoLookup
 from connectors.pulsar_consumers import Arriving, PulsarConsumers
@@ -22,7 +23,7 @@ from flows.acknowledge import Flushes, Sweeper
 from flows.apply import Applier
 from flows.steps import Steps
 from flows.sync import Preparation, add_steps, contained
-from models.records import Advance, Change, Failed, Item, Share, Timestamp
+from models.records import Advance, Change, Failed, Item, Mark, Share, Timestamp
 from syncline.control import Control
 from syncline.retry import keep_trying
 
@@ -31,7 +32,7 @@ _log = structlog.get_logger(__name__)
 SNAPSHOT = "snapshot"
 """What an index waits for into which some messages never came: it is new or restored, and the
 subscription is older, or the broker has let them go."""
-_GAP = "messages that this index never got are missing"
+_GAP = "messages that this index never got are missing, partitions"
 _GAP_REMEDY = "publish everything once more: syncline capture --snapshot"
 
 
@@ -74,7 +75,8 @@ class AcknowledgePlaces:
         self._flushes = Flushes(index.store, control)
         self._sweeper = Sweeper(index, tombstone_seconds=tombstone_seconds)
         self._marked: Places = {}
-        self._gaps: set[int] = set()
+        self._put: dict[int, Mark] = {}
+        self._gaps: list[int] = []
         self._flushed: Places = {}
 
     def __call__(self, places: Places) -> bool:
@@ -88,7 +90,8 @@ class AcknowledgePlaces:
         self._mark(places)
         if places != self._flushed and self._flushes.is_due:
             self._flush(places)
-        return self._sweeper.sweep(self._passed()) or places != self._flushed
+        more = self._sweeper.sweep(self._passed())
+        return more or places != self._flushed or bool(self._gaps)
 
     def _passed(self) -> dict[Share, Timestamp]:
         """Up to where the partitions that are read here may be swept: not before all others are
@@ -102,20 +105,33 @@ class AcknowledgePlaces:
 
     def _mark(self, places: Places) -> None:
         before = _advances(self._marked)
-        new = [advance for advance in _advances(places) if advance not in before]
-        if new:
-            self._gaps -= {advance.mark.partition for advance in new}
-            self._gaps |= set(self._index.put_marks(new))
-            self._show_gaps()
+        if new := [advance for advance in _advances(places) if advance not in before]:
+            gaps = self._index.put_marks([self._behind_own(advance) for advance in new])
+            self._put |= {a.mark.partition: a.mark for a in new if a.mark.partition not in gaps}
         self._marked = places
+        self._show_gaps(places)
 
-    def _show_gaps(self) -> None:
-        """What comes is written all the same; but the index does not count as in line."""
-        gaps = sorted(self._gaps)
-        if not gaps:
+    def _behind_own(self, advance: Advance) -> Advance:
+        """It has to follow the mark that was put last: an index that lost that one lost more."""
+        put = self._put.get(advance.mark.partition)
+        if put is None or put.generation != advance.mark.generation:
+            return advance
+        return Advance(advance.mark, max(put.beat, advance.after))
+
+    def _show_gaps(self, places: Places) -> None:
+        """What comes is written all the same; but the index does not count as in line.
+
+        A partition that is in line is so whoever read it: another one may have it by now.
+        """
+        own = {a.mark.partition: a.mark for a in _advances(places)}
+        if own == self._put and not self._gaps:
+            return
+        marks = self._index.marks()
+        self._gaps = [k for k, mark in sorted(own.items()) if not stands(mark, marks)]
+        if not self._gaps:
             self._control.available(SNAPSHOT)
-        elif self._control.unavailable(SNAPSHOT, f"{_GAP} in partitions {gaps}; {_GAP_REMEDY}"):
-            _log.error("messages_missing", partitions=gaps, remedy=_GAP_REMEDY)
+        elif self._control.unavailable(SNAPSHOT, f"{_GAP} {self._gaps}; {_GAP_REMEDY}"):
+            _log.error("messages_missing", partitions=self._gaps, remedy=_GAP_REMEDY)
 
     def _flush(self, places: Places) -> None:
         self._flushes.flush()

@@ -163,7 +163,7 @@ def read_swept(payload: Mapping[str, Any]) -> Mapping[str, Swept]:
 
 def mark_payload(mark: Mark) -> Payload:
     """The payload of a partition's mark."""
-    own = {"generation": mark.generation, "of": mark.of, "version": _reached(mark)._asdict()}
+    own = {"generation": mark.generation, "of": mark.of, "beat": mark.beat}
     return {OWN: {"kind": "mark", **own, "record": mark.model_dump(mode="json")}}
 
 
@@ -281,7 +281,7 @@ def not_beyond(mark: Mark) -> Either:
         conditions=(
             Not(condition=Match(path=(OWN, "of"), values=(mark.of,))),
             Range(path=generation, lt=mark.generation),
-            All(conditions=(same, not_newer_than(_reached(mark)))),
+            All(conditions=(same, Range(path=(OWN, "beat"), lte=mark.beat))),
         )
     )
 
@@ -289,16 +289,12 @@ def not_beyond(mark: Mark) -> Either:
 def continues(advance: Advance) -> All:
     """The mark is one that this one follows without a gap, and not beyond it."""
     mark = advance.mark
-    after = Version(*(advance.after or Timestamp(0, 0)))
     same = (
         Match(path=(OWN, name), values=(value,))
         for name, value in (("of", mark.of), ("generation", mark.generation))
     )
-    return All(conditions=(*same, Not(condition=older_than(after)), not_beyond(mark)))
-
-
-def _reached(mark: Mark) -> Version:
-    return Version(*(mark.watermark or Timestamp(0, 0)))
+    reached = Range(path=(OWN, "beat"), gte=advance.after)
+    return All(conditions=(*same, reached, not_beyond(mark)))
 
 
 def _before(field: str, version: Version, *, inclusive: bool) -> Either:

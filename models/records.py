@@ -233,6 +233,8 @@ class Position(Record):
     cursors: tuple[Cursor, ...] = ()
     """Collections whose snapshot is not finished. Empty: the backfill is done."""
     watermark: Timestamp | None = None
+    beat: int = 0
+    """Number of the heartbeat that told of this position, over Pulsar."""
 
 
 class Mark(Record):
@@ -241,6 +243,8 @@ class Mark(Record):
     partition: int
     of: int
     generation: int
+    beat: int = 0
+    """Number of the heartbeat; 0 for the floor that begins the generation."""
     watermark: Timestamp | None
     """None while a snapshot runs."""
 
@@ -249,8 +253,8 @@ class Advance(NamedTuple):
     """A mark, and what the one before it must be: else something between them is missing."""
 
     mark: Mark
-    after: Timestamp | None = None
-    """The mark before is of the same generation, and at least here."""
+    after: int = 0
+    """The mark before is of the same generation, and of this heartbeat or a later one."""
     begins: bool = False
     """Nothing need be before it: all of its generation stands behind it."""
 

@@ -34,12 +34,12 @@ class Reference(Record):
 class Heartbeat(Record):
     """Everything up to `watermark` stands before this message, in each of `partitions`.
 
-    With the heartbeat before it, whose watermark is `after`, or with the floor that began the
-    generation, it makes a chain: a reader that misses a link misses messages.
+    They are numbered within their generation, from 1 behind the floor that began it: a reader that
+    misses a number misses messages. One whose watermark has not changed may have the same number.
     """
 
     generation: int
-    after: Timestamp | None = None
+    beat: int = 1
     watermark: Timestamp | None
     partitions: int
 
@@ -118,8 +118,8 @@ def sequence_id(version: Version) -> int | None:
 def _body(message: Message) -> dict[str, Any]:
     if isinstance(message, Heartbeat):
         watermark = BsonTimestamp(*message.watermark) if message.watermark else None
-        after = BsonTimestamp(*message.after) if message.after else None
-        return {"g": message.generation, "a": after, "w": watermark, "p": message.partitions}
+        numbers = {"g": message.generation, "b": message.beat, "p": message.partitions}
+        return {**numbers, "w": watermark}
     version = message.version
     stamp = {"t": BsonTimestamp(version.seconds, version.increment), "n": version.n}
     if isinstance(message, Floor):
@@ -137,8 +137,8 @@ def _message(operation: str, body: Mapping[str, Any]) -> Message:
     if operation == "h":
         return Heartbeat(
             generation=_field(body, "g", int),
-            after=_time(body, "a"),
-            watermark=_time(body, "w"),
+            beat=_field(body, "b", int),
+            watermark=None if body.get("w") is None else Timestamp(*_stamp(body, "w")),
             partitions=_field(body, "p", int),
         )
     version = Version(*_stamp(body, "t"), _field(body, "n", int))
@@ -167,10 +167,6 @@ def _read(raw: bytes) -> dict[str, Any]:
         return bson.decode(raw, _LENIENT)
 
 
-def _time(body: Mapping[str, Any], name: str) -> Timestamp | None:
-    return None if body.get(name) is None else Timestamp(*_stamp(body, name))
-
-
 def _stamp(body: Mapping[str, Any], name: str) -> tuple[int, int]:
     stamp = _field(body, name, BsonTimestamp)
     if not stamp.time:
@@ -178,7 +174,7 @@ def _stamp(body: Mapping[str, Any], name: str) -> tuple[int, int]:
     return stamp.time, stamp.inc
 
 
-_MOST = {"n": 2**31, "g": 2**53, "p": 2**16}
+_MOST = {"n": 2**31, "g": 2**53, "b": 2**53, "p": 2**16}
 """Numbers up to here are kept exactly wherever they are stored; there are never so many."""
 
 
@@ -194,7 +190,7 @@ def _field(body: Mapping[str, Any], name: str, kind: type[_T]) -> _T:
 
 
 def _least(name: str) -> int:
-    return 1 if name in ("g", "p") else 0
+    return 1 if name in ("g", "b", "p") else 0
 
 
 def _is_collection(name: str) -> bool:

@@ -92,7 +92,7 @@ class CaptureWorker:
         opened.callback(publisher.close)
         self._partitions = publisher.partitions
         self._position = PublishedPosition(publisher, topic, self.control, snapshot=self._snapshot)
-        flow = build_flow(self._source(self._position), publisher, self.control)
+        flow = build_flow(self._source(self._position), self._position, self.control)
         run_flow(flow, epoch_milliseconds=self.config.flow.epoch_milliseconds)
 
     def _source(self, position: PublishedPosition) -> MongoSource:

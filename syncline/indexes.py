@@ -106,7 +106,7 @@ class Indexes:
     def is_settled(self) -> tuple[bool, Mapping[str, str]]:
         """As `ready`, and no other index is being built, which a comparison would delay."""
         ready, waiting = self.ready()
-        return ready and not self._is_building(), waiting
+        return ready and self._succession.building is None, waiting
 
     def reindex(self, *, abandon: bool = False) -> Mapping[str, Any]:
         """Build what the settings ask for now, or give up what is being built; the status then.

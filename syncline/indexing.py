@@ -189,7 +189,9 @@ class IndexWorker:
             tombstone_seconds=self.config.flow.tombstone_seconds,
         )
         source = PulsarSource(consumers, acknowledge=acknowledge, control=self.control)
-        reader = self.reader() if self._mongo is not None else None
+        # Of which collections there are messages, capture has decided.
+        anything = self.scope.model_copy(update={"collections": ()})
+        reader = MongoReader(self._mongo, anything) if self._mongo is not None else None
         lookup = MongoLookup(reader, self.control)
         prepared = preparation(self.config, self.embedder, self.chunker, self.control)
         with contextlib.closing(consumers), prepared as prepare:

@@ -218,6 +218,13 @@ class Succession:
         assert active is not None
         if target == active.name:
             return
+        if target is None:
+            raise Misconfigured(
+                f"the collection {active.name!r}, which serves, or its alias "
+                f"{self.alias.name!r}, was removed",
+                "start again: the index is built anew",
+                code="index_missing",
+            )
         if building is not None and target == building.name:
             active.stop()
             self._replace(active, building)

@@ -188,5 +188,11 @@ def _stopped(config: Configuration) -> Iterator[Worker]:
         stack.callback(index.store.close)
         worker = Worker(config, uri, index, load_embedder(config))
         check(worker.client, worker.scope)
+        if not index.store.exists():
+            raise Misconfigured(
+                f"there is no index {config.qdrant.collection!r} to compare with",
+                "name the right qdrant.collection, or build it: `syncline up` or `syncline sync`",
+                code="index_missing",
+            )
         index.open(make_recipe(worker.embedder, worker.chunker))
         yield worker

@@ -87,13 +87,13 @@ def beat(
     seconds: int,
     partitions: int = PARTITIONS,
     *,
-    after: int | None = None,
+    number: int = 1,
     generation: int = 1,
 ) -> Heartbeat:
-    """A heartbeat behind the one with the watermark `after`, or behind the begin."""
+    """The first heartbeat of a generation, or another one."""
     return Heartbeat(
         generation=generation,
-        after=None if after is None else Timestamp(after, 0),
+        beat=number,
         watermark=Timestamp(seconds, 0),
         partitions=partitions,
     )

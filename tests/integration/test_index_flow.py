@@ -78,7 +78,7 @@ def test_the_watermark_is_the_least_of_all(
         assert flow.index.watermark() is None
         publisher.send_to(PARTITIONS - 1, beat(5))
         flow.wait_for(lambda: flow.index.watermark() == Timestamp(5, 0))
-        publisher.send_to(PARTITIONS - 1, beat(12))
+        publisher.send_to(PARTITIONS - 1, beat(12, number=2))
         flow.wait_for(lambda: flow.index.watermark() == Timestamp(9, 0))
         status = flow.status()
     assert status["watermark"] == "9.0"
@@ -107,7 +107,7 @@ def test_a_heartbeat_counts_only_what_is_written(
         publisher.send(beat(4))
         flow.wait_for(lambda: flow.index.watermark() == Timestamp(4, 0))
         store.refuses = True
-        publisher.send(put(1, (5, 1), text="one"), beat(6))
+        publisher.send(put(1, (5, 1), text="one"), beat(6, number=2))
         flow.wait_for(lambda: flow.control.waiting)
         flow.wait_for(lambda: flow.control.received)
         assert flow.index.watermark() == Timestamp(4, 0)
@@ -127,7 +127,7 @@ def test_a_new_index_on_an_old_subscription(
             old.wait_for(lambda: old.index.watermark() == Timestamp(6, 0))
         store = MemoryStore()
         with indexing(config, store) as new:
-            publisher.send(put(2, (7, 1), text="two"), beat(8, after=6))
+            publisher.send(put(2, (7, 1), text="two"), beat(8, number=2))
             new.wait_for(lambda: texts(store))
             new.wait_for(lambda: "capture --snapshot" in new.control.waiting.get("snapshot", ""))
             assert new.index.watermark() is None
@@ -225,7 +225,11 @@ def test_references(
     version = Version(mongo.now().time, mongo.now().inc)
     config = configure(broker, topic)
     part = config.mongo.model_copy(
-        update={"database": mongo.db.name, "exclude_fields": ("secret",)}
+        update={
+            "database": mongo.db.name,
+            "exclude_fields": ("secret",),
+            "collections": ("others",),  # which collections are read is capture's to say
+        }
     )
     config = config.model_copy(update={"mongo": part})
     messages: list[Message] = [put(2, (5, 1), text="old")]
@@ -340,7 +344,7 @@ def test_a_partitioned_topic_is_left_to_the_broker(broker: Broker, topic: str) -
         with indexing(config, store) as flow:
             flow.wait_for(lambda: flow.index.watermark() == Timestamp(7, 0))
             assert flow.active == [0]
-        publisher.send(put("late", (6, 1), text="late"), beat(9, partitions=1))
+        publisher.send(put("late", (6, 1), text="late"), beat(9, partitions=1, number=2))
         with indexing(config, store) as again:
             again.wait_for(lambda: again.index.watermark() == Timestamp(9, 0))
             assert again.control.received < 30

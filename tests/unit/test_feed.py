@@ -23,7 +23,8 @@ def index() -> Index:
 
 def put(index: Index, share: Share, generation: int, watermark: Timestamp | None) -> list[int]:
     """A mark with nothing missing before it."""
-    mark = Mark(**share._asdict(), generation=generation, watermark=watermark)
+    beat = watermark.seconds * 100 + watermark.increment if watermark else 0
+    mark = Mark(**share._asdict(), generation=generation, beat=beat, watermark=watermark)
     return index.put_marks([Advance(mark, begins=True)])
 
 
@@ -47,7 +48,8 @@ def test_fed_from_a_topic_it_is_the_least_of_all_partitions(index: Index) -> Non
     assert index.watermark() is None
     put(index, Share(1, 3), 1, Timestamp(8, 10))
     assert index.watermark() == Timestamp(8, 2)
-    assert index.marks()[1] == Mark(partition=1, of=3, generation=1, watermark=Timestamp(8, 10))
+    (kept, told) = index.marks()[1], Timestamp(8, 10)
+    assert kept == Mark(partition=1, of=3, generation=1, beat=810, watermark=told)
 
 
 def test_a_mark_is_never_taken_back(index: Index) -> None:
@@ -65,18 +67,18 @@ def test_a_mark_is_never_taken_back(index: Index) -> None:
 def test_no_mark_is_put_across_a_gap(index: Index) -> None:
     """Not without one before it, nor on one of another generation or that ends too soon."""
 
-    def follow(generation: int, after: int | None, watermark: int | None) -> list[int]:
-        reached = Timestamp(watermark, 0) if watermark else None
-        mark = Mark(partition=0, of=1, generation=generation, watermark=reached)
-        return index.put_marks([Advance(mark, Timestamp(after, 0) if after else None)])
+    def follow(generation: int, after: int, beat: int) -> list[int]:
+        watermark = Timestamp(beat, 0)
+        mark = Mark(partition=0, of=1, generation=generation, beat=beat, watermark=watermark)
+        return index.put_marks([Advance(mark, after)])
 
     index.feed_from_topic(1)
-    assert follow(1, None, 5) == [0]
+    assert follow(1, 0, 5) == [0]
     assert index.marks() == {}
     assert put(index, Share(0, 1), 1, None) == []
-    assert follow(2, None, None) == [0]
+    assert follow(2, 0, 1) == [0]
     assert follow(1, 4, 5) == [0]
-    assert follow(1, None, None) == follow(1, None, 5) == follow(1, 4, 6) == []
+    assert follow(1, 0, 5) == follow(1, 4, 6) == []
     assert follow(1, 7, 8) == [0]
     assert index.watermark() == Timestamp(6, 0)
     assert follow(1, 3, 4) == [], "it stands further already"

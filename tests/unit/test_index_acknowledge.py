@@ -66,13 +66,20 @@ class At(NamedTuple):
     entry: int
     watermark: int | None = None
     begins: bool = True
+    generation: int = 1
 
     def of(self, partition: int) -> Place:
         advance = None
         if self.watermark is not None:
             reached = Timestamp(self.watermark, 1)
-            mark = Mark(partition=partition, of=PARTITIONS, generation=1, watermark=reached)
-            advance = Advance(mark, reached, begins=self.begins)
+            mark = Mark(
+                partition=partition,
+                of=PARTITIONS,
+                generation=self.generation,
+                beat=self.watermark,
+                watermark=reached,
+            )
+            advance = Advance(mark, 0 if self.begins else self.watermark - 1, begins=self.begins)
         return Place(pulsar.MessageId(-1, 0, self.entry, -1), advance)
 
 
@@ -128,7 +135,7 @@ def test_only_its_own_share_is_swept(written: Written) -> None:
     written.pipeline.run(*documents, Floor(collection="notes", version=Version(6, 0)))
     of = {d.key: Share(partition_of(d.key, PARTITIONS), PARTITIONS) for d in documents}
     assert len(set(of.values())) == 2
-    other = Mark(partition=1, of=PARTITIONS, generation=1, watermark=Timestamp(9, 1))
+    other = Mark(partition=1, of=PARTITIONS, generation=1, beat=9, watermark=Timestamp(9, 1))
     written.index.put_marks([Advance(other, begins=True)])
     written.acknowledge({0: at(1, 9)})
     left = written.index.entries(list(of))
@@ -155,13 +162,33 @@ def test_waits_while_the_index_is_away(written: Written) -> None:
 def test_a_gap_is_told_until_a_new_generation_closes_it(written: Written) -> None:
     """An index that is new on an old subscription never counts as in line; what comes is
     acknowledged all the same."""
-    late = {0: at(7, 9, begins=False), 1: at(7, 9, begins=False)}
-    written.acknowledge(late)
+    late = {k: at(7, 9, begins=False) for k in range(PARTITIONS)}
+    assert written.acknowledge(late), "wants to look again"
     assert "partitions [0, 1]" in written.control.waiting["snapshot"]
     assert written.index.watermark() is None
     assert "acknowledge 0:7" in written.story
-    written.acknowledge({**late, 0: at(8, 10)})
+    written.acknowledge({**late, 0: at(8, 1, generation=2)})
     assert "partitions [1]" in written.control.waiting["snapshot"]
-    written.acknowledge({0: at(8, 10), 1: at(8, 10)})
+    written.acknowledge({k: at(8, 1, generation=2) for k in range(PARTITIONS)})
     assert not written.control.waiting
-    assert written.index.watermark() == Timestamp(10, 1)
+    assert written.index.watermark() == Timestamp(1, 1)
+
+
+def test_a_gap_that_another_one_closes_is_not_told_on(written: Written) -> None:
+    """The partition has moved to another replica, and nothing of it comes here any more."""
+    written.acknowledge({0: at(7, 9, begins=False)})
+    assert written.control.waiting
+    closed = Mark(partition=0, of=PARTITIONS, generation=2, watermark=None)
+    written.index.put_marks([Advance(closed, begins=True)])
+    written.acknowledge({0: at(7, 9, begins=False)})
+    assert not written.control.waiting
+
+
+def test_an_index_that_is_rolled_back_under_the_flow_is_found_out(written: Written) -> None:
+    """What this flow has put must be there when it puts the next mark."""
+    both = {k: at(7, 9) for k in range(PARTITIONS)}
+    written.acknowledge(both)
+    written.index.feed_directly()
+    written.index.feed_from_topic(PARTITIONS)
+    written.acknowledge({**both, 0: at(8, 10)})
+    assert "[0, 1]" in written.control.waiting["snapshot"]

@@ -40,10 +40,10 @@ def at(entry: int) -> pulsar.MessageId:
     return pulsar.MessageId(-1, 0, entry, -1)
 
 
-def beat(second: int, partitions: int = PARTITIONS, *, after: int | None = None) -> Heartbeat:
+def beat(second: int, partitions: int = PARTITIONS, *, number: int = 1) -> Heartbeat:
     return Heartbeat(
         generation=1,
-        after=None if after is None else Timestamp(after, 1),
+        beat=number,
         watermark=Timestamp(second, 1),
         partitions=partitions,
     )
@@ -120,7 +120,7 @@ def test_heartbeats_are_noted_where_they_stand() -> None:
     driven.arrive(1, put(1, (5, 1)))
     driven.arrive(2, beat(5))
     driven.arrive(3, put(2, (6, 1)))
-    driven.arrive(4, beat(6))
+    driven.arrive(4, beat(6, number=2))
     assert len(driven.epoch()) == 2
     driven.epoch()
     assert reached(driven) == Timestamp(5, 1)
@@ -130,17 +130,17 @@ def test_heartbeats_are_noted_where_they_stand() -> None:
 
 def test_what_came_without_a_gap_is_one_advance() -> None:
     """From the begin of a generation on, or from the first heartbeat; old ones that come again
-    change nothing, and behind a gap it counts from there."""
+    change nothing, a watermark never goes back, and behind a gap it counts from there."""
     driven = Driven()
     begin = Floor(collection=ALL_COLLECTIONS, version=Version(1, 0), generation=1)
     steps: list[tuple[Floor | Heartbeat, Advance]] = [
-        (begin, advance(None, begins=True)),
-        (beat(5, after=None), advance(5, begins=True)),
-        (beat(6, after=5), advance(6, begins=True)),
-        (beat(5, after=None), advance(6, begins=True)),
-        (beat(8, after=6), advance(8, begins=True)),
-        (beat(10, after=9), advance(10, after=9)),
-        (beat(11, after=10), advance(11, after=9)),
+        (begin, advance(0, None, begins=True)),
+        (beat(5, number=1), advance(1, 5, begins=True)),
+        (beat(7, number=2), advance(2, 7, begins=True)),
+        (beat(5, number=1), advance(2, 7, begins=True)),
+        (beat(6, number=3), advance(3, 7, begins=True)),
+        (beat(10, number=5), advance(5, 10, after=4)),
+        (beat(11, number=6), advance(6, 11, after=4)),
     ]
     for entry, (content, expected) in enumerate(steps):
         driven.arrive(entry, content)
@@ -149,10 +149,10 @@ def test_what_came_without_a_gap_is_one_advance() -> None:
         assert driven.places[0].advance == expected
 
 
-def advance(reached: int | None, *, after: int | None = None, begins: bool = False) -> Advance:
+def advance(number: int, reached: int | None, *, after: int = 0, begins: bool = False) -> Advance:
     watermark = None if reached is None else Timestamp(reached, 1)
-    mark = Mark(partition=0, of=PARTITIONS, generation=1, watermark=watermark)
-    return Advance(mark, None if after is None else Timestamp(after, 1), begins)
+    mark = Mark(partition=0, of=PARTITIONS, generation=1, beat=number, watermark=watermark)
+    return Advance(mark, after, begins)
 
 
 def test_nothing_new_is_not_acknowledged_again() -> None:

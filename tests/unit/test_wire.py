@@ -59,7 +59,7 @@ MESSAGES: list[Message] = [
     Heartbeat(generation=1, watermark=None, partitions=8),
     Heartbeat(
         generation=1,
-        after=records.Timestamp(1_700_000_000, 7),
+        beat=2**40,
         watermark=records.Timestamp(1_700_000_001, 2),
         partitions=8,
     ),
