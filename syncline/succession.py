@@ -6,6 +6,7 @@ serves is what the alias says, and all else is stored in the indexes themselves.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from models.ids import index_name
 from retriever.search import Retriever
 from retriever.serving import Serving
 from syncline.control import Control
-from syncline.errors import Misconfigured, Stopped, Unavailable
+from syncline.errors import Misconfigured, PositionLost, Stopped, Unavailable
 from syncline.making import Making, make_again
 from syncline.retired import RetiredIndexes
 from syncline.retry import keep_trying
@@ -153,6 +154,7 @@ class Succession:
             with self._opened(name) as index:
                 index.open(wanted.recipe)
                 index.retire(None)
+                _forget_watermark(index)
                 if wanted.recipe.model == active.making.recipe.model:
                     index.beside = active.index
                 self.building = self._start(name, wanted, index)
@@ -234,6 +236,14 @@ class Succession:
             f"{target!r}, which this one does not sync",
             "give all processes the same settings, and start again",
         )
+
+
+def _forget_watermark(index: Index) -> None:
+    """What it was in line with when it was built last says nothing: the database may have been
+    restored since. Its flow says it anew once it reads."""
+    with contextlib.suppress(PositionLost):  # the flow finds that out, and reads everything again
+        if (position := index.resumable_position()) is not None:
+            index.put_position(position.model_copy(update={"watermark": None}))
 
 
 def has_caught_up(old: Index, new: Index) -> bool:

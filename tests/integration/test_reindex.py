@@ -11,7 +11,7 @@ from connectors.qdrant_edge import EdgeStore
 from connectors.qdrant_edge_alias import EdgeAlias
 from models.embedders import HashEmbedder
 from models.ids import key_of
-from models.records import Upsert, Version
+from models.records import Timestamp, Upsert, Version
 from retriever.records import SearchRequest
 from syncline.errors import Misconfigured
 from syncline.local.mongo import LocalMongo
@@ -116,6 +116,27 @@ def test_a_changed_model_is_noticed_at_start(deployment: Deployment, uri: str) -
         now.settle()
         assert now.indexes.serving.search(SearchRequest(query="keeper", mode="dense")).hits
         assert not now.found("zeppelin") and now.drift() == {}
+
+
+def test_what_is_taken_back_says_anew_how_far_it_is(deployment: Deployment, uri: str) -> None:
+    """Its watermark may be of a future that a restore of the database has undone."""
+    with deployment.running(uri) as now:
+        now.settle()
+        first = now.collection
+    deployment.settings["chunk"] = LARGE
+    with deployment.running(uri) as now:
+        now.wait_for(lambda: now.collection != first)
+    store = EdgeStore(deployment.data_dir / "index" / first)
+    position = Index(store).position()
+    assert position is not None and position.watermark is not None
+    future = Timestamp(position.watermark.seconds + 1_000, 0)
+    Index(store).put_position(position.model_copy(update={"watermark": future}))
+    store.flush()
+    store.close()
+    deployment.settings["chunk"] = SMALL
+    with deployment.running(uri) as now:
+        now.wait_for(lambda: now.collection == first)
+        assert Timestamp(0, 0) < now.as_of() < future
 
 
 def test_abandoned_and_begun_again(deployment: Deployment, uri: str) -> None:
