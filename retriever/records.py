@@ -65,7 +65,8 @@ class SearchResponse(Body):
     hits: tuple[Hit, ...]
     as_of: str
     """`"<seconds>.<increment>"` of cluster time: everything written up to it was searched.
-    `"0.0"` until the first snapshot is complete."""
+    `"0.0"` while that is not known: until the first snapshot is complete, and over Pulsar for a
+    moment after a drop or rename."""
     took_ms: float
 
 

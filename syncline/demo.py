@@ -21,6 +21,7 @@ from syncline.sample import sample_documents
 
 WAIT_SECONDS = 900.0
 """Longest wait for the backfill: a slow laptop embeds ten chunks a second."""
+WATERMARK_SECONDS = 15.0
 _QUESTIONS = (
     "how do I catch an exception and clean up afterwards",
     "validate data with type hints",
@@ -141,9 +142,18 @@ def _finds(client: Client, word: str, where: dict[str, Any]) -> bool:
 
 def _queries(client: Client) -> None:
     show.out.print("\n[bold]3. Ask[/]")
+    _wait_for_watermark(client)
     for question in _QUESTIONS:
         show.out.print(f"\n[bold cyan]? {question}[/]")
         show.hits(client.search(question, limit=2))
+
+
+def _wait_for_watermark(client: Client) -> None:
+    """Over Pulsar a dropped collection leaves the answers without `as_of` until MongoDB's clock,
+    which an idle server moves on every ten seconds at most, has passed the drop."""
+    until = time.monotonic() + WATERMARK_SECONDS
+    while client.status()["watermark"] is None and time.monotonic() < until:
+        time.sleep(0.1)
 
 
 def _verify(client: Client) -> int:
