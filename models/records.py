@@ -40,6 +40,19 @@ class Timestamp(NamedTuple):
     def __str__(self) -> str:
         return f"{self.seconds}.{self.increment}"
 
+    @classmethod
+    def parse(cls, text: str) -> Timestamp:
+        """Inverse of `str()`. Raises `ValueError` if it is none."""
+        seconds, dot, increment = text.partition(".")
+        if not (dot and _is_number(seconds) and _is_number(increment)):
+            raise ValueError(f'{text[:40]!r} is no cluster time "<seconds>.<increment>"')
+        return cls(int(seconds), int(increment))
+
+
+def _is_number(text: str) -> bool:
+    """32 bits in decimal digits, as MongoDB's timestamps have."""
+    return text.isascii() and text.isdigit() and len(text) <= 10 and int(text) < 2**32
+
 
 class Record(BaseModel):
     """Base of all records: frozen, unknown fields refused."""

@@ -33,6 +33,7 @@ from retriever.records import (
     VerifyRequest,
 )
 from retriever.responses import Json, add_error_handlers, error
+from retriever.waiting import Searches, Waiting
 from syncline import __version__
 from syncline.errors import Misconfigured
 from syncline.telemetry import Telemetry
@@ -42,10 +43,8 @@ Ready = Callable[[], tuple[bool, Mapping[str, Any]]]
 Failures = Callable[[int], Sequence[Entry]]
 
 
-class Answers(Protocol):
+class Answers(Searches, Protocol):
     """Answers requests: a `Retriever`, or a `Serving` that passes them to one."""
-
-    def search(self, request: SearchRequest) -> SearchResponse: ...
 
     def document(self, collection: str, id_text: str) -> DocumentView | None: ...
 
@@ -106,10 +105,12 @@ def create_app(
 
 
 def _add_search(v1: APIRouter, retriever: Answers, telemetry: Telemetry) -> None:
-    @v1.post("/search", response_model=SearchResponse)
-    def search(request: SearchRequest) -> Response:
+    waiting = Waiting(retriever)
+
+    @v1.post("/search", response_model=SearchResponse, responses=_BEHIND)
+    async def search(request: SearchRequest) -> Response:
         """Find the chunks nearest to a query."""
-        found = retriever.search(request)
+        found = await waiting.search(request)
         telemetry.searched(request.mode, found.took_ms / 1_000)
         return Json(found)
 
@@ -212,6 +213,9 @@ def _failed(entry: Entry) -> FailedDocument:
     )
 
 
+_BEHIND: dict[int | str, dict[str, Any]] = {
+    504: {"model": ErrorBody, "description": "The index has not reached `after` in time"}
+}
 _ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorBody, "description": "The body is not JSON"},
     401: {"model": ErrorBody, "description": "The API key is missing or wrong"},

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from models.records import Record
+from models.records import Record, Timestamp
 
 Mode = Literal["hybrid", "dense", "sparse"]
 
@@ -21,6 +21,14 @@ def _not_blank(query: str) -> str:
     if not query.strip():
         raise PydanticCustomError("blank", "must not be empty")
     return query
+
+
+def _cluster_time(text: str) -> str:
+    try:
+        Timestamp.parse(text)
+    except ValueError as error:
+        raise PydanticCustomError("cluster_time", "{why}", {"why": str(error)}) from None
+    return text
 
 
 class Body(Record):
@@ -41,6 +49,11 @@ class SearchRequest(Body):
     filter: dict[str, Any] = Field(default_factory=dict)
     """`{field: value | [values] | {"gte" | "gt" | "lte" | "lt": bound}}`; all must hold.
     Fields: `collection`, `document_id` and any metadata field, dots leading into objects."""
+    after: Annotated[str, AfterValidator(_cluster_time)] | None = None
+    """Answer only once the index contains everything written up to this cluster time,
+    `"<seconds>.<increment>"`: the `operationTime` of a write makes its writer read it."""
+    wait_seconds: float = Field(10, ge=0, le=60)
+    """How long `after` is waited for, before the answer is 504."""
 
 
 class Hit(Body):

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from models.filters import InvalidFilter
+from retriever.waiting import Behind
 from syncline.errors import Misconfigured, Rejected, Stopped, Unavailable
 
 _log = structlog.get_logger(__name__)
@@ -52,6 +53,7 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(InvalidFilter, _invalid_filter)
     app.add_exception_handler(Rejected, _rejected)
+    app.add_exception_handler(Behind, _behind)
     app.add_exception_handler(Unavailable, _unavailable)
     app.add_exception_handler(Stopped, _stopped)
     app.add_exception_handler(Misconfigured, _misconfigured)
@@ -86,6 +88,10 @@ async def _invalid_filter(_: Request, failure: Exception) -> Response:
 async def _rejected(_: Request, failure: Exception) -> Response:
     assert isinstance(failure, Rejected)
     return error(422, failure.reason, field="query")
+
+
+async def _behind(_: Request, failure: Exception) -> Response:
+    return error(504, str(failure), headers=_RETRY, field="after")
 
 
 async def _unavailable(_: Request, failure: Exception) -> Response:

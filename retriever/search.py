@@ -79,7 +79,7 @@ class Retriever:
         """
         started = time.perf_counter()
         condition = search_condition(request.filter)
-        as_of = self._watermark()
+        as_of = self.watermark()
         query, mode = request.query, request.mode
         question = _Question(
             dense=None if mode == "sparse" else self._embedder.embed_query(query),
@@ -89,6 +89,10 @@ class Retriever:
         hits = self._hits(question, request.limit, as_of)
         took = 1_000 * (time.perf_counter() - started)
         return SearchResponse(hits=tuple(hits), as_of=str(as_of), took_ms=round(took, 3))
+
+    def watermark(self) -> Timestamp:
+        """The cluster time that an answer given now is `as_of`; `0.0` while it is unknown."""
+        return self.index.watermark() or Timestamp(0, 0)
 
     def document(self, collection: str, id_text: str) -> DocumentView | None:
         """A document's entry and chunks; None if it is unknown or deleted.
@@ -107,9 +111,6 @@ class Retriever:
         return view
 
     # --- details --------------------------------------------------------------------------
-
-    def _watermark(self) -> Timestamp:
-        return self.index.watermark() or Timestamp(0, 0)
 
     def _hits(self, question: _Question, limit: int, as_of: Timestamp) -> list[Hit]:
         """Ask for more as long as too few hits of a full page are visible."""

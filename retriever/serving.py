@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from models.records import Entry
+from models.records import Entry, Timestamp
 from retriever.records import DocumentView, SearchRequest, SearchResponse
 from retriever.search import Retriever
 from syncline.errors import Unavailable
@@ -65,6 +65,11 @@ class Serving:
         """See `Retriever.search`."""
         with self.taken() as retriever:
             return retriever.search(request)
+
+    def watermark(self) -> Timestamp:
+        """See `Retriever.watermark`."""
+        with self.taken() as retriever:
+            return retriever.watermark()
 
     def document(self, collection: str, id_text: str) -> DocumentView | None:
         """See `Retriever.document`."""

@@ -207,6 +207,10 @@ def search(
         str | None,
         typer.Option("--filter", help='As JSON: {"field": value | [values] | {"gte": ...}}.'),
     ] = None,
+    after: Annotated[
+        str | None,
+        typer.Option(help="Wait until all written up to this cluster time, s.i, is searchable."),
+    ] = None,
     config: ConfigFile = None,
     data_dir: DataDir = None,
     url: Url = None,
@@ -215,8 +219,9 @@ def search(
     """Search the index of a running Syncline."""
     from syncline.client import connect
 
+    asked = {"limit": limit, "mode": mode, "filter": _filter(filter_), "after": after}
     with connect(_settings(config, data_dir, None, None), url) as client:
-        answer = client.search(query, limit=limit, mode=mode, filter=_filter(filter_))
+        answer = client.search(query, **asked)
     _print_json(answer) if as_json else show.hits(answer)
 
 

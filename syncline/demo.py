@@ -149,8 +149,7 @@ def _queries(client: Client) -> None:
 
 
 def _wait_for_watermark(client: Client) -> None:
-    """Over Pulsar a dropped collection leaves the answers without `as_of` until MongoDB's clock,
-    which an idle server moves on every ten seconds at most, has passed the drop."""
+    """Over Pulsar a drop leaves the answers without `as_of` until all partitions have passed it."""
     until = time.monotonic() + WATERMARK_SECONDS
     while client.status()["watermark"] is None and time.monotonic() < until:
         time.sleep(0.1)

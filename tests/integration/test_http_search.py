@@ -10,8 +10,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from connectors.qdrant_edge import EdgeStore
+from models.records import Timestamp
 from retriever.app import create_app
 from retriever.guard import LARGEST_BODY
+from retriever.records import SearchResponse
 from retriever.search import Retriever
 from syncline.errors import Misconfigured, Rejected, Unavailable
 from syncline.telemetry import Telemetry
@@ -54,6 +56,19 @@ def post(client: TestClient, body: Any) -> Any:
     content = b"" if body is None else json.dumps(body)
     headers = {"content-type": "application/json"}
     return client.post("/v1/search", content=content, headers=headers)
+
+
+class Late:
+    """A retriever whose watermark passes a moment while it is looked at, and then is lost once."""
+
+    def __init__(self, *watermarks: int) -> None:
+        self._watermarks = list(watermarks)
+
+    def watermark(self) -> Timestamp:
+        return Timestamp(self._watermarks.pop(0), 1)
+
+    def search(self, request: Any) -> SearchResponse:
+        return SearchResponse(hits=(), as_of=str(self.watermark()), took_ms=0.1)
 
 
 class Broken:
@@ -119,6 +134,10 @@ def test_hostile_text_comes_back_as_it_is(client: TestClient) -> None:
         ({"query": "x", "filter": {"a.b": [{}]}}, "filter.a.b"),
         ({"query": "x", "filter": {'a"b': 1}}, 'filter.a"b'),
         ({"query": "x", "filter": {"": 1}}, "filter"),
+        ({"query": "x", "after": "yesterday"}, "after"),
+        ({"query": "x", "after": "1.4294967296"}, "after"),
+        ({"query": "x", "after": 1764000000.3}, "after"),
+        ({"query": "x", "after": "1.1", "wait_seconds": 61}, "wait_seconds"),
         ({"query": "x", "top_k": 3}, "top_k"),
         ([], "body"),
         ("text", "body"),
@@ -215,6 +234,22 @@ def test_a_query_that_the_model_refuses_is_422() -> None:
     )
     assert answer.status_code == 422
     assert answer.json() == {"error": {"problem": "no finite vector", "field": "query"}}
+
+
+def test_a_search_waits_until_the_index_is_as_far() -> None:
+    """It looks until the moment is reached, and answers as of then or later, never earlier."""
+    # Two looks too early, one late enough, whose answer is not; and one that is.
+    client = client_of(Late(75, 76, 77, 0, 78))  # type: ignore[arg-type]
+    answer = post(client, {"query": "x", "after": "77.1"})
+    assert answer.status_code == 200 and answer.json()["as_of"] == "78.1"
+
+
+def test_a_search_waits_no_longer_than_asked(client: TestClient) -> None:
+    """504 tells how far the index is; what it has reached is answered without waiting."""
+    late = post(client, {"query": "x", "after": "77.2", "wait_seconds": 0.05})
+    assert late.status_code == 504 and late.headers["retry-after"]
+    assert late.json() == {"error": {"problem": "the index is as of 77.1", "field": "after"}}
+    assert post(client, {"query": "x", "after": "77.1", "wait_seconds": 0}).status_code == 200
 
 
 def test_searches_are_counted_by_mode(shelf: Shelf) -> None:

@@ -277,6 +277,17 @@ def test_as_of_contains_the_write(app: Running, notes: Any) -> None:
         assert [hit["document_id"] for hit in answered["hits"]] == [str(n)]
 
 
+def test_a_search_waits_for_a_write(app: Running, notes: Any) -> None:
+    """A search that names a write's operation time contains it, with no second try."""
+    for n in range(10):
+        with app.mongo.start_session() as session:
+            notes.insert_one({"_id": n, "text": f"quokka{n}q"}, session=session)
+            at = session.operation_time
+        assert at is not None
+        found = app.http.search(f"quokka{n}q", mode="sparse", after=f"{at.time}.{at.inc}")
+        assert [hit["document_id"] for hit in found["hits"]] == [str(n)]
+
+
 def test_verify_finds_it_in_sync(app: Running, notes: Any) -> None:
     """`syncline verify --deep --json` on the running process: exit 0."""
     notes.insert_many([{"_id": n, "text": paragraphs(n + 1)} for n in range(30)])
